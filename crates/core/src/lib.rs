@@ -1,0 +1,1 @@
+//! The pure part of braid: no I/O, no clock, no unsafe.

@@ -1,0 +1,2 @@
+//! The `braid-lab` command.
+fn main() {}
