@@ -1,6 +1,19 @@
 //! The Linux edge: one file per kernel facility, and the only unsafe code of the workspace.
+//!
+//! Sockets: `mptcp` (carriers) and `tproxy` (intercepted flows, kept sources). Kernel state:
+//! `rtnl` (links, routes, rules), `mptcp_pm` (subflows), `nft`, `sysctl`. What the kernel and the
+//! process may do: `probe`, `resource`. For the lab and for tests: `netns`, `tap`, `process`,
+//! `sched`.
 
+pub mod mptcp;
+pub mod mptcp_pm;
 pub mod netns;
+pub mod nft;
+pub mod probe;
 pub mod process;
+pub mod resource;
+pub mod rtnl;
 pub mod sched;
+pub mod sysctl;
 pub mod tap;
+pub mod tproxy;

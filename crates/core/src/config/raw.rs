@@ -1,0 +1,290 @@
+//! The configuration file's form: TOML tables and keys, each with its place.
+//!
+//! Unknown keys are errors. Every refusal names line, key and what would be right.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{Config, ConfigError, Endpoint, Intercept, PathConfig, Peer};
+use crate::path::Role;
+use crate::policy::{EgressPolicy, Source};
+
+type Text = Spanned<String>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    node: Spanned<RawNode>,
+    #[serde(default)]
+    path: Vec<RawPath>,
+    intercept: Option<Spanned<RawIntercept>>,
+    #[serde(default)]
+    peer: Vec<Spanned<RawPeer>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNode {
+    key_file: PathBuf,
+    #[serde(default)]
+    listen: Vec<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPath {
+    interface: Text,
+    role: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawIntercept {
+    interfaces: Vec<Text>,
+    #[serde(default)]
+    bypass: Vec<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPeer {
+    name: Text,
+    public_key: Text,
+    #[serde(default)]
+    endpoints: Vec<Text>,
+    #[serde(default)]
+    routes: Vec<Text>,
+    #[serde(default)]
+    sources: Vec<Text>,
+    source: Option<Spanned<toml::Value>>,
+    destinations: Option<Vec<Text>>,
+}
+
+/// The text being read, to turn places into line numbers.
+struct Reader<'a> {
+    text: &'a str,
+}
+
+pub(super) fn parse(text: &str) -> Result<Config, ConfigError> {
+    let reader = Reader { text };
+    let raw: RawConfig = toml::from_str(text).map_err(|error| ConfigError {
+        line: error.span().map(|span| reader.line(span.start)),
+        problem: error.message().lines().collect::<Vec<_>>().join(" "),
+    })?;
+    reader.config(raw)
+}
+
+impl Reader<'_> {
+    fn config(&self, raw: RawConfig) -> Result<Config, ConfigError> {
+        let node_line = raw.node.span().start;
+        let node = raw.node.into_inner();
+        let intercept_at = raw.intercept.as_ref().map(|intercept| intercept.span().start);
+        let config = Config {
+            key_file: node.key_file,
+            listen: self.each(
+                &node.listen,
+                "node.listen",
+                "an address with a port, as [::]:4770",
+            )?,
+            paths: self.paths(&raw.path)?,
+            intercept: raw.intercept.map(|raw| self.intercept(raw.get_ref())).transpose()?,
+            peers: self.peers(&raw.peer)?,
+        };
+        if config.listen.is_empty() && config.dialled().next().is_none() {
+            return Err(self.error(
+                node_line,
+                "nothing to do: set `listen` in [node], or `endpoints` in a [[peer]]",
+            ));
+        }
+        if let Some(at) = intercept_at {
+            self.check_ingress(at, &config)?;
+        }
+        Ok(config)
+    }
+
+    fn check_ingress(&self, at: usize, config: &Config) -> Result<(), ConfigError> {
+        let problem = if config.routes().is_empty() {
+            "[intercept] takes traffic, but no [[peer]] has `routes` to send it to"
+        } else if config.paths.iter().all(|path| path.role == Role::Off) {
+            "[intercept] takes traffic, but there is no [[path]] to carry it"
+        } else {
+            return Ok(());
+        };
+        Err(self.error(at, problem))
+    }
+
+    fn paths(&self, raw: &[RawPath]) -> Result<Vec<PathConfig>, ConfigError> {
+        let mut seen = BTreeSet::new();
+        raw.iter()
+            .map(|path| {
+                let interface = self.interface(&path.interface, "path.interface")?;
+                if !seen.insert(interface.clone()) {
+                    let problem = format!("path.interface: \"{interface}\" is there twice");
+                    return Err(self.error(path.interface.span().start, problem));
+                }
+                let role = path.role.as_ref().map(|role| self.role(role)).transpose()?;
+                Ok(PathConfig { interface, role: role.unwrap_or(Role::Normal) })
+            })
+            .collect()
+    }
+
+    fn role(&self, text: &Text) -> Result<Role, ConfigError> {
+        match text.get_ref().as_str() {
+            "normal" => Ok(Role::Normal),
+            "backup" => Ok(Role::Backup),
+            "off" => Ok(Role::Off),
+            _ => Err(self.wrong(text, "path.role", "\"normal\", \"backup\" or \"off\"")),
+        }
+    }
+
+    fn intercept(&self, raw: &RawIntercept) -> Result<Intercept, ConfigError> {
+        let interfaces = raw
+            .interfaces
+            .iter()
+            .map(|name| self.interface(name, "intercept.interfaces"))
+            .collect::<Result<_, _>>()?;
+        Ok(Intercept { interfaces, bypass: self.prefixes(&raw.bypass, "intercept.bypass")? })
+    }
+
+    fn peers(&self, raw: &[Spanned<RawPeer>]) -> Result<Vec<Peer>, ConfigError> {
+        let (mut names, mut keys) = (BTreeSet::new(), BTreeSet::new());
+        raw.iter()
+            .map(|raw| {
+                let at = raw.span().start;
+                let peer = self.peer(at, raw.get_ref())?;
+                if !names.insert(peer.name.clone()) || !keys.insert(peer.public_key) {
+                    let problem = format!("peer \"{}\": its name or key is there twice", peer.name);
+                    return Err(self.error(raw.get_ref().name.span().start, problem));
+                }
+                Ok(peer)
+            })
+            .collect()
+    }
+
+    fn peer(&self, at: usize, raw: &RawPeer) -> Result<Peer, ConfigError> {
+        let name = raw.name.get_ref().clone();
+        if !raw.routes.is_empty() && raw.endpoints.is_empty() {
+            let problem = format!("peer \"{name}\" has `routes` but no `endpoints` to dial");
+            return Err(self.error(at, problem));
+        }
+        let public_key = self.one(
+            &raw.public_key,
+            "peer.public_key",
+            "a key of 44 characters, as `braid pubkey` prints it",
+        )?;
+        let endpoints =
+            raw.endpoints.iter().map(|text| self.endpoint(text)).collect::<Result<_, _>>()?;
+        let routes = self.prefixes(&raw.routes, "peer.routes")?;
+        Ok(Peer { name, public_key, endpoints, routes, egress: self.egress(raw)? })
+    }
+
+    fn egress(&self, raw: &RawPeer) -> Result<EgressPolicy, ConfigError> {
+        let destinations = match &raw.destinations {
+            Some(list) => self.prefixes(list, "peer.destinations")?,
+            None => everywhere().to_vec(),
+        };
+        let source = raw.source.as_ref().map_or(Ok(Vec::new()), |raw| self.source(raw))?;
+        let sources = self.prefixes(&raw.sources, "peer.sources")?;
+        Ok(EgressPolicy { sources, destinations, source })
+    }
+
+    /// `source` is one word for all sinks, or a table of words by the sink's prefix.
+    fn source(&self, raw: &Spanned<toml::Value>) -> Result<Vec<(IpNet, Source)>, ConfigError> {
+        let text = |text: &str| Spanned::new(raw.span(), text.to_owned());
+        let word = |value: &toml::Value| match value.as_str() {
+            Some("preserve") => Ok(Source::Preserve),
+            Some("masquerade") => Ok(Source::Masquerade),
+            _ => {
+                let right = "\"preserve\" or \"masquerade\"";
+                let wrong = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                Err(self.wrong(&text(&wrong), "peer.source", right))
+            }
+        };
+        match raw.get_ref() {
+            toml::Value::Table(table) => table
+                .iter()
+                .map(|(prefix, value)| {
+                    Ok((self.prefix(&text(prefix), "peer.source")?, word(value)?))
+                })
+                .collect(),
+            value => {
+                let source = word(value)?;
+                Ok(everywhere().map(|prefix| (prefix, source)).to_vec())
+            }
+        }
+    }
+
+    fn endpoint(&self, text: &Text) -> Result<Endpoint, ConfigError> {
+        let right =
+            "an address or host name with a port, as 203.0.113.7:4770 or [2001:db8::7]:4770";
+        if let Ok(address) = text.get_ref().parse() {
+            return Ok(Endpoint::Address(address));
+        }
+        let wrong = || self.wrong(text, "peer.endpoints", right);
+        let (name, port) = text.get_ref().rsplit_once(':').ok_or_else(wrong)?;
+        let plausible = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if name.is_empty() || !name.chars().all(plausible) {
+            return Err(wrong());
+        }
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        Ok(Endpoint::Name(name.to_owned(), port))
+    }
+
+    /// An interface's name as the kernel takes it: it goes into the ruleset's text.
+    fn interface(&self, text: &Text, key: &str) -> Result<String, ConfigError> {
+        let name = text.get_ref();
+        let allowed = |c: char| c.is_ascii_graphic() && !"/:\"'\\*".contains(c);
+        if name.is_empty() || name.len() > 15 || !name.chars().all(allowed) {
+            return Err(self.wrong(text, key, "an interface's name of 1 to 15 characters"));
+        }
+        Ok(name.clone())
+    }
+
+    fn prefixes(&self, list: &[Text], key: &str) -> Result<Vec<IpNet>, ConfigError> {
+        list.iter().map(|text| self.prefix(text, key)).collect()
+    }
+
+    fn prefix(&self, text: &Text, key: &str) -> Result<IpNet, ConfigError> {
+        let prefix: IpNet = self.one(text, key, "a prefix, as 192.168.0.0/16 or 2001:db8::/32")?;
+        if prefix.trunc() != prefix {
+            let right = format!("\"{}\": there are bits set behind the prefix", prefix.trunc());
+            return Err(self.wrong(text, key, &right));
+        }
+        Ok(prefix)
+    }
+
+    fn each<T: FromStr>(
+        &self,
+        list: &[Text],
+        key: &str,
+        right: &str,
+    ) -> Result<Vec<T>, ConfigError> {
+        list.iter().map(|text| self.one(text, key, right)).collect()
+    }
+
+    fn one<T: FromStr>(&self, text: &Text, key: &str, right: &str) -> Result<T, ConfigError> {
+        text.get_ref().parse().map_err(|_| self.wrong(text, key, right))
+    }
+
+    fn wrong(&self, text: &Text, key: &str, right: &str) -> ConfigError {
+        self.error(text.span().start, format!("{key}: \"{}\" is not {right}", text.get_ref()))
+    }
+
+    fn error(&self, at: usize, problem: impl Display) -> ConfigError {
+        ConfigError { line: Some(self.line(at)), problem: problem.to_string() }
+    }
+
+    fn line(&self, at: usize) -> usize {
+        1 + self.text.bytes().take(at).filter(|byte| *byte == b'\n').count()
+    }
+}
+
+fn everywhere() -> [IpNet; 2] {
+    [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())]
+}

@@ -1,0 +1,172 @@
+//! Paths as the kernel shows them, and which of a peer's endpoints each path leads to.
+//!
+//! Watching the kernel is the engine's; here is only the choice.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+/// What a path is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Carries whenever it is up.
+    Normal,
+    /// Carries only when no normal path does.
+    Backup,
+    /// Carries nothing.
+    Off,
+}
+
+/// A route of the main table that leaves by a path's interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkRoute {
+    /// Where it leads.
+    pub destination: IpNet,
+    /// The gateway; none where the destination is on the link itself.
+    pub via: Option<IpAddr>,
+}
+
+/// A path with what the kernel shows of its interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// The interface's name.
+    pub interface: String,
+    /// The interface's index in the kernel.
+    pub index: u32,
+    /// What it is used for.
+    pub role: Role,
+    /// Its addresses with their prefixes, link-local ones left out.
+    pub addresses: Vec<IpNet>,
+    /// Routes of the main table that leave by it.
+    pub routes: Vec<LinkRoute>,
+}
+
+/// One way to a peer: a path, the address to leave from and the address to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pairing {
+    /// Position of the path in the list given.
+    pub path: usize,
+    /// The path's own address.
+    pub local: IpAddr,
+    /// The peer's endpoint.
+    pub remote: SocketAddr,
+    /// Whether subflows over it are for backup only.
+    pub backup: bool,
+}
+
+/// Pairs each path that is in use with one endpoint of a peer: one on the path's own link if
+/// there is one, else the first that its routes reach and that is on no other path's link.
+///
+/// Paths come back in the order given, normal ones before backup ones.
+#[must_use]
+pub fn pair(paths: &[Path], endpoints: &[SocketAddr]) -> Vec<Pairing> {
+    let mut pairings: Vec<Pairing> = paths
+        .iter()
+        .enumerate()
+        .filter(|(_, path)| path.role != Role::Off)
+        .filter_map(|(number, path)| {
+            let on_link = endpoints.iter().find(|endpoint| path.is_on_link(endpoint.ip()));
+            let routed = || endpoints.iter().find(|endpoint| reaches(paths, path, endpoint.ip()));
+            let remote = *on_link.or_else(routed)?;
+            let local = path.source_for(remote.ip())?;
+            let backup = path.role == Role::Backup;
+            Some(Pairing { path: number, local, remote, backup })
+        })
+        .collect();
+    pairings.sort_by_key(|pairing| pairing.backup);
+    pairings
+}
+
+fn reaches(paths: &[Path], path: &Path, endpoint: IpAddr) -> bool {
+    path.source_for(endpoint).is_some()
+        && path.routes.iter().any(|route| route.destination.contains(&endpoint))
+        && !paths.iter().any(|other| other.is_on_link(endpoint))
+}
+
+impl Path {
+    fn is_on_link(&self, endpoint: IpAddr) -> bool {
+        self.role != Role::Off
+            && self.addresses.iter().any(|own| own.contains(&endpoint) && own.addr() != endpoint)
+    }
+
+    /// The address to use towards `endpoint`: in its prefix if there is one, else the first of
+    /// its family.
+    fn source_for(&self, endpoint: IpAddr) -> Option<IpAddr> {
+        let mut family =
+            self.addresses.iter().filter(|own| own.addr().is_ipv4() == endpoint.is_ipv4());
+        family
+            .clone()
+            .find(|own| own.contains(&endpoint))
+            .or_else(|| family.next())
+            .map(IpNet::addr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(interface: &str, addresses: &[&str], gateway: Option<&str>) -> Path {
+        let default: IpNet = "0.0.0.0/0".parse().unwrap();
+        Path {
+            interface: interface.into(),
+            index: 1,
+            role: Role::Normal,
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            routes: gateway
+                .map(|via| LinkRoute { destination: default, via: Some(via.parse().unwrap()) })
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    fn ways(paths: &[Path], endpoints: &[&str]) -> Vec<String> {
+        let endpoints: Vec<_> = endpoints.iter().map(|text| text.parse().unwrap()).collect();
+        pair(paths, &endpoints)
+            .iter()
+            .map(|way| format!("{} {} > {}", paths[way.path].interface, way.local, way.remote))
+            .collect()
+    }
+
+    #[test]
+    fn a_mesh_pairs_by_link() {
+        let paths = [path("w1", &["10.1.0.1/24"], None), path("w2", &["10.2.0.1/24"], None)];
+        assert_eq!(
+            ways(&paths, &["10.1.0.2:4770", "10.2.0.2:4770"]),
+            ["w1 10.1.0.1 > 10.1.0.2:4770", "w2 10.2.0.1 > 10.2.0.2:4770"]
+        );
+    }
+
+    #[test]
+    fn one_server_is_reached_by_every_path_with_a_gateway() {
+        let paths = [
+            path("dsl", &["192.0.2.7/24"], Some("192.0.2.1")),
+            path("lte", &["100.64.3.4/30"], Some("100.64.3.5")),
+            path("lan", &["192.168.1.1/24"], None),
+        ];
+        assert_eq!(
+            ways(&paths, &["203.0.113.7:4770"]),
+            ["dsl 192.0.2.7 > 203.0.113.7:4770", "lte 100.64.3.4 > 203.0.113.7:4770"]
+        );
+    }
+
+    #[test]
+    fn families_follow_the_addresses() {
+        let paths = [path("w1", &["10.1.0.1/24", "fd01::1/64"], None)];
+        assert_eq!(ways(&paths, &["[fd01::2]:4770"]), ["w1 fd01::1 > [fd01::2]:4770"]);
+        assert!(ways(&paths, &["[2001:db8::2]:4770"]).is_empty());
+    }
+
+    #[test]
+    fn a_path_that_is_off_is_left_out_and_backup_comes_last() {
+        let mut paths = [
+            path("w1", &["10.1.0.1/24"], None),
+            path("w2", &["10.2.0.1/24"], None),
+            path("w3", &["10.3.0.1/24"], None),
+        ];
+        paths[0].role = Role::Backup;
+        paths[1].role = Role::Off;
+        let found = ways(&paths, &["10.1.0.2:1", "10.2.0.2:1", "10.3.0.2:1"]);
+        assert_eq!(found, ["w3 10.3.0.1 > 10.3.0.2:1", "w1 10.1.0.1 > 10.1.0.2:1"]);
+    }
+}
