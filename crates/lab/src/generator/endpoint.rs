@@ -288,3 +288,114 @@ impl<'a> Endpoint<'a> {
 fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generator::pattern::Pattern;
+    use std::{net::TcpListener, thread};
+
+    const RECEIVED: u64 = 1000;
+
+    /// Plays a receiver of 1000 bytes, changed by `change`, against `peer`, who is given those bytes.
+    fn played(change: impl FnOnce(&mut Script), peer: fn(TcpStream, Vec<u8>)) -> Outcome {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        let mut script = Script {
+            outgoing: Pattern::new(1),
+            send: 0,
+            incoming: Pattern::new(2),
+            receive: RECEIVED,
+            hold: None,
+            abort: None,
+            pause: None,
+            awaits_reset: false,
+        };
+        let mut bytes = vec![0; RECEIVED as usize];
+        Pattern::new(2).fill(&mut bytes);
+        change(&mut script);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let (stop, progress) = (AtomicBool::new(false), AtomicU64::new(0));
+        let bounds = Bounds { deadline, stop: &stop, progress: &progress };
+        let peer = thread::spawn(move || peer(other, bytes));
+        let outcome = play(ours, script, bounds);
+        peer.join().unwrap();
+        outcome
+    }
+
+    /// Sends without end, and after the first bytes reads nothing for a while.
+    fn writes_blindly(script: &mut Script) {
+        script.send = u64::MAX;
+        script.pause = Some((1, Duration::from_millis(500)));
+        script.awaits_reset = true;
+    }
+
+    #[test]
+    fn exactly_the_bytes_due_are_right() {
+        let outcome = played(|_| {}, |mut peer, bytes| peer.write_all(&bytes).unwrap());
+        assert_eq!((outcome.end, outcome.wrong, outcome.received), (End::Complete, 0, RECEIVED));
+        assert!(outcome.first_byte.unwrap() <= outcome.last_byte.unwrap());
+    }
+
+    #[test]
+    fn bytes_after_the_last_are_wrong() {
+        let outcome = played(
+            |_| {},
+            |mut peer, bytes| peer.write_all(&[&bytes[..], b"xyz"].concat()).unwrap(),
+        );
+        assert_eq!((outcome.wrong, outcome.first_wrong), (3, Some(RECEIVED)));
+    }
+
+    #[test]
+    fn an_end_of_stream_one_byte_early_is_early() {
+        let outcome =
+            played(|_| {}, |mut peer, bytes| peer.write_all(&bytes[..bytes.len() - 1]).unwrap());
+        assert_eq!((outcome.end, outcome.wrong), (End::EarlyEof, 0));
+    }
+
+    #[test]
+    fn an_end_of_stream_where_a_reset_is_due_is_early_even_after_every_byte() {
+        let outcome = played(
+            |script| script.awaits_reset = true,
+            |mut peer, bytes| peer.write_all(&bytes).unwrap(),
+        );
+        assert_eq!(outcome.end, End::EarlyEof);
+    }
+
+    #[test]
+    fn a_reset_found_by_a_write_is_a_reset() {
+        let outcome = played(writes_blindly, |mut peer, bytes| {
+            peer.write_all(&bytes).unwrap();
+            thread::sleep(Duration::from_millis(50));
+            reset(peer);
+        });
+        assert!(matches!(outcome.end, End::Broken(_)), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_reset_after_an_end_of_stream_does_not_hide_it() {
+        let outcome = played(writes_blindly, |mut peer, bytes| {
+            peer.write_all(&bytes).unwrap();
+            peer.shutdown(Shutdown::Write).unwrap();
+            thread::sleep(Duration::from_millis(50));
+            reset(peer);
+        });
+        assert_eq!(outcome.end, End::EarlyEof);
+    }
+
+    #[test]
+    fn silence_is_a_hang_and_a_stop_is_a_stop() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for (stopped, end) in [(false, End::Hung), (true, End::Stopped)] {
+            let silent = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let deadline = Instant::now() + Duration::from_millis(200);
+            let (stop, progress) = (AtomicBool::new(stopped), AtomicU64::new(0));
+            let bounds = Bounds { deadline, stop: &stop, progress: &progress };
+            let request = crate::generator::wire::Request::download(1, 10, Duration::ZERO);
+            let (ours, _) = listener.accept().unwrap();
+            assert_eq!(play(ours, Script::client(&request), bounds).end, end);
+            drop(silent);
+        }
+    }
+}
