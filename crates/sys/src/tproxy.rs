@@ -2,7 +2,8 @@
 //! intercepted flows, and connections that leave with a host's own address.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -46,6 +47,14 @@ pub fn dialling_from(source: SocketAddr) -> io::Result<TcpStream> {
 /// From `socket`.
 pub fn dialling(v6: bool) -> io::Result<TcpStream> {
     Ok(tcp_socket(v6)?.into())
+}
+
+/// Closes the sending direction of a connection, behind what is written already.
+///
+/// # Errors
+/// ENOTCONN when the connection is gone.
+pub fn shut_sending(socket: &impl AsFd) -> io::Result<()> {
+    socket2::SockRef::from(socket).shutdown(Shutdown::Write)
 }
 
 fn transparent_socket(v6: bool) -> io::Result<Socket> {

@@ -1,0 +1,243 @@
+//! Puts a plan into the kernel, and takes it out again, also after a crash.
+//!
+//! What braid changes of others' state (sysctls, MPTCP limits) is written to a file first, so
+//! that the next start can put it back if this one is killed. The file and a lock are named by
+//! the network namespace: one braid runs in each.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use braid_core::kernel::numbers::NFT_TABLE;
+use braid_core::kernel::{Plan, Sysctl, Want};
+use braid_sys::mptcp_pm::{Limits, PathManager};
+use braid_sys::resource::network_namespace;
+use braid_sys::rtnl::{Changes, Rtnl};
+use braid_sys::{nft, sysctl};
+use serde::{Deserialize, Serialize};
+use tracing::{debug, info, warn};
+
+use crate::error::StartError;
+
+/// Where locks and remembered values are: on a file system that is empty after a restart.
+const STATE_DIRECTORY: &str = "/var/run/braid";
+
+/// Subflows and addresses that a connection may have beside the first: the kernel's own maximum.
+const MOST_SUBFLOWS: Limits = Limits { accepted_addresses: 8, subflows: 8 };
+
+/// What others' state was before braid changed it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Remembered {
+    sysctls: BTreeMap<String, String>,
+    mptcp_limits: Option<(u32, u32)>,
+}
+
+/// The kernel state of this namespace, locked for us.
+#[derive(Debug)]
+pub struct Kernel {
+    rtnl: Rtnl,
+    manager: PathManager,
+    remembered: Remembered,
+    memory: PathBuf,
+    lock: File,
+}
+
+impl Kernel {
+    /// Locks the namespace and removes what a braid that was killed has left.
+    ///
+    /// # Errors
+    /// When another braid runs here, or the kernel refuses.
+    pub async fn acquire(rtnl: Rtnl) -> Result<Self, StartError> {
+        let namespace = network_namespace()
+            .map_err(|error| StartError::System("cannot name the network namespace", error))?;
+        let directory = Path::new(STATE_DIRECTORY);
+        let lock = lock(&directory.join(format!("net-{namespace:x}.lock")))?;
+        let memory = directory.join(format!("net-{namespace:x}.json"));
+        let remembered = recall(&memory);
+        let mut kernel = Self { rtnl, manager: PathManager::connect()?, remembered, memory, lock };
+        if kernel.clear().await? {
+            info!("removed what a braid that was killed had left in the kernel");
+        }
+        Ok(kernel)
+    }
+
+    /// Makes the kernel hold the plan, and checks that it does.
+    ///
+    /// # Errors
+    /// With what the kernel refused. The caller removes what was applied until then.
+    pub async fn apply(&mut self, plan: &Plan) -> Result<(), StartError> {
+        for wanted in &plan.sysctls {
+            self.set_sysctl(wanted)?;
+        }
+        self.raise_limits().await?;
+        let routes = self.rtnl.sync_routes(&plan.routes).await?;
+        let rules = self.rtnl.sync_rules(&plan.rules).await?;
+        nft::load(&plan.ruleset.text())?;
+        debug!(?routes, ?rules, "plan applied:\n{plan}");
+        self.verify(plan).await
+    }
+
+    /// Takes away all that is ours and puts back what was others'. Goes on past failures and
+    /// reports them in the log.
+    pub async fn remove(mut self) {
+        if let Err(error) = self.clear().await {
+            warn!("cannot remove all kernel state: {error}; the next start tries again");
+        }
+    }
+
+    /// Whether there was anything to clear.
+    async fn clear(&mut self) -> Result<bool, StartError> {
+        let had_table = nft::table(NFT_TABLE)?.is_some();
+        if had_table {
+            nft::load(&format!("delete table inet {NFT_TABLE}\n"))?;
+        }
+        let rules = self.rtnl.sync_rules(&Default::default()).await?;
+        let routes = self.rtnl.sync_routes(&Default::default()).await?;
+        let had_changes = !self.remembered.is_empty();
+        self.put_back().await;
+        Ok(had_table || had_changes || rules.removed + routes.removed > 0)
+    }
+
+    async fn put_back(&mut self) {
+        let remembered = std::mem::take(&mut self.remembered);
+        for (name, value) in &remembered.sysctls {
+            if let Err(error) = sysctl::write(name, value) {
+                warn!("cannot put sysctl {name} back to \"{value}\": {error}");
+            }
+        }
+        if let Some((accepted_addresses, subflows)) = remembered.mptcp_limits {
+            let limits = Limits { accepted_addresses, subflows };
+            if let Err(error) = self.manager.set_limits(limits).await {
+                warn!("cannot put the MPTCP limits back: {error}");
+            }
+        }
+        let _ = fs::remove_file(&self.memory);
+    }
+
+    async fn verify(&self, plan: &Plan) -> Result<(), StartError> {
+        let missing = |what| {
+            let error = io::Error::other("it was applied, but the kernel does not show it");
+            Err(StartError::System(what, error))
+        };
+        if nft::table(NFT_TABLE)?.is_none() {
+            return missing("the nftables table");
+        }
+        if self.rtnl.sync_rules(&plan.rules).await? != Changes::default() {
+            return missing("policy routing rules");
+        }
+        if self.rtnl.sync_routes(&plan.routes).await? != Changes::default() {
+            return missing("routes");
+        }
+        Ok(())
+    }
+
+    fn set_sysctl(&mut self, wanted: &Sysctl) -> Result<(), StartError> {
+        let name = wanted.name;
+        let failed =
+            |value: &str, source| StartError::Sysctl { name, wanted: value.to_owned(), source };
+        let current = sysctl::read(name).map_err(|error| failed("", error))?;
+        let Some(current) = current else {
+            debug!("this kernel has no sysctl {name}");
+            return Ok(());
+        };
+        let Some(value) = value_to_set(&wanted.want, &current) else { return Ok(()) };
+        self.remembered.sysctls.insert(name.to_owned(), current);
+        self.remember()?;
+        match sysctl::write(name, &value) {
+            Ok(()) => info!("sysctl {name} set to \"{value}\" while braid runs"),
+            Err(error) if wanted.needed => return Err(failed(&value, error)),
+            Err(error) => warn!("{}; braid goes on without", failed(&value, error)),
+        }
+        Ok(())
+    }
+
+    async fn raise_limits(&mut self) -> Result<(), StartError> {
+        let Limits { accepted_addresses, subflows } = self.manager.limits().await?;
+        if subflows >= MOST_SUBFLOWS.subflows {
+            return Ok(());
+        }
+        self.remembered.mptcp_limits = Some((accepted_addresses, subflows));
+        self.remember()?;
+        let limits = Limits { accepted_addresses, ..MOST_SUBFLOWS };
+        Ok(self.manager.set_limits(limits).await?)
+    }
+
+    fn remember(&self) -> Result<(), StartError> {
+        let text = serde_json::to_string(&self.remembered).map_err(io::Error::from);
+        text.and_then(|text| fs::write(&self.memory, text))
+            .map_err(|error| StartError::StateDirectory(self.memory.clone(), error))
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        // The lock goes with its descriptor; an empty file tells the reader that nobody holds it.
+        let _ = self.lock.set_len(0);
+    }
+}
+
+impl Remembered {
+    fn is_empty(&self) -> bool {
+        self.sysctls.is_empty() && self.mptcp_limits.is_none()
+    }
+}
+
+fn recall(memory: &Path) -> Remembered {
+    let text = fs::read_to_string(memory).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+fn lock(path: &Path) -> Result<File, StartError> {
+    let failed = |error| StartError::StateDirectory(path.to_owned(), error);
+    fs::create_dir_all(STATE_DIRECTORY).map_err(failed)?;
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    let mut file = options.open(path).map_err(failed)?;
+    if file.try_lock().is_err() {
+        let mut owner = String::new();
+        let _ = file.read_to_string(&mut owner);
+        return Err(StartError::AlreadyRunning(owner.trim().to_owned()));
+    }
+    file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(file)
+}
+
+/// The value that a sysctl has to be given; `None` when it stands as wanted.
+fn value_to_set(want: &Want, current: &str) -> Option<String> {
+    match want {
+        Want::Exactly(value) => (value != current).then(|| value.clone()),
+        Want::LastAtLeast(most) => {
+            let mut numbers: Vec<u64> =
+                current.split_whitespace().map_while(|number| number.parse().ok()).collect();
+            let last = numbers.last_mut().filter(|last| **last < *most)?;
+            *last = *most;
+            Some(numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_too_small_is_raised() {
+        let most = Want::LastAtLeast(100);
+        assert_eq!(value_to_set(&most, "4\t16\t50"), Some("4 16 100".into()));
+        assert_eq!(value_to_set(&most, "4\t16\t200"), None);
+        let exactly = Want::Exactly("0".into());
+        assert_eq!(value_to_set(&exactly, "3600"), Some("0".into()));
+        assert_eq!(value_to_set(&exactly, "0"), None);
+    }
+
+    #[test]
+    fn what_is_remembered_reads_back_and_rubbish_is_nothing() {
+        let mut remembered = Remembered { mptcp_limits: Some((0, 2)), ..Default::default() };
+        remembered.sysctls.insert("a.b".into(), "1 2".into());
+        let text = serde_json::to_string(&remembered).unwrap();
+        assert_eq!(serde_json::from_str::<Remembered>(&text).unwrap().sysctls["a.b"], "1 2");
+        assert!(serde_json::from_str::<Remembered>("{").unwrap_or_default().is_empty());
+    }
+}

@@ -1,0 +1,242 @@
+//! Starting, running and stopping a box.
+//!
+//! Everything that can be refused is asked before anything is changed; whatever was changed is
+//! taken back on every way out but SIGKILL, and after that at the next start.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use braid_core::config::{Config, Endpoint, Peer};
+use braid_core::kernel::{Plan, Ruleset, Sysctl, TproxyPorts, Want};
+use braid_core::key::PublicKey;
+use braid_core::path::{Pairing, Path, pair};
+use braid_sys::rtnl::Rtnl;
+use braid_sys::{mptcp, probe, resource, sysctl, tproxy};
+use ipnet::IpNet;
+use tokio::net::TcpListener;
+use tracing::info;
+
+use crate::egress::Egress;
+use crate::error::StartError;
+use crate::identity;
+use crate::ingress::{Destination, Ingress};
+use crate::kernel::Kernel;
+use crate::steering::Steering;
+
+/// Runs the box until `stop` is ready.
+///
+/// # Errors
+/// Why it did not start. Once it has started it runs until it is stopped.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+    let identity = identity::load(&config.key_file)?;
+    check_machine()?;
+    let rtnl = Rtnl::connect().map_err(|e| StartError::System("netlink socket", e))?;
+    let mut kernel = Kernel::acquire(rtnl.clone()).await?;
+    let prepared = match prepare(&config, &rtnl).await {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            kernel.remove().await;
+            return Err(error);
+        }
+    };
+    let started = match kernel.apply(&prepared.plan).await {
+        Ok(()) => prepared.serve(config, identity, rtnl).await,
+        Err(error) => Err(error),
+    };
+    if started.is_ok() {
+        stop.await;
+        info!("stopping");
+    }
+    kernel.remove().await;
+    started
+}
+
+fn check_machine() -> Result<(), StartError> {
+    let allowed = probe::may_administer_network();
+    if !allowed.map_err(|e| StartError::System("cannot read /proc/self/status", e))? {
+        return Err(StartError::Permission);
+    }
+    probe::mptcp()?;
+    probe::tproxy().map_err(StartError::Tproxy)
+}
+
+/// All that has to be had before the kernel is changed.
+struct Prepared {
+    listeners: Vec<TcpListener>,
+    interceptors: Vec<TcpListener>,
+    ways: Vec<(Peer, Arc<[Pairing]>)>,
+    plan: Plan,
+}
+
+async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
+    let paths = observe(config, rtnl).await?;
+    let mut ways = Vec::new();
+    let mut endpoints = Vec::new();
+    for peer in config.dialled() {
+        let addresses = resolve(&peer.endpoints).await?;
+        let found = pair(&paths, &addresses);
+        if found.is_empty() {
+            return Err(StartError::NoWay(peer.name.clone()));
+        }
+        for way in &found {
+            info!(
+                peer = peer.name,
+                path = paths[way.path].interface,
+                local = %way.local,
+                remote = %way.remote,
+                "way"
+            );
+        }
+        ways.push((peer.clone(), Arc::from(found)));
+        endpoints.extend(addresses);
+    }
+    let listeners = listen(&config.listen)?;
+    let (interceptors, ports) = interceptors(config.intercept.is_some())?;
+    let all: Vec<Pairing> =
+        ways.iter().flat_map(|(_, ways): &(_, Arc<[_]>)| ways.to_vec()).collect();
+    let plan = Plan::new(ruleset(config, &endpoints, ports), &paths, &all, sysctls(config)?);
+    Ok(Prepared { listeners, interceptors, ways, plan })
+}
+
+impl Prepared {
+    async fn serve(
+        self,
+        config: Config,
+        identity: PublicKey,
+        rtnl: Rtnl,
+    ) -> Result<(), StartError> {
+        let peers = config.peers.into_iter().map(|peer| (peer.public_key, peer)).collect();
+        let egress = Arc::new(Egress { identity, peers, rtnl });
+        for listener in self.listeners {
+            tokio::spawn(Arc::clone(&egress).serve(listener));
+        }
+        if !self.ways.is_empty() {
+            let destinations = self.ways.into_iter().map(|(peer, ways)| Destination {
+                name: peer.name,
+                public_key: peer.public_key,
+                routes: peer.routes,
+                ways,
+            });
+            let steering = Steering::start().await?;
+            let ingress = Ingress { identity, destinations: destinations.collect(), steering };
+            let ingress = Arc::new(ingress);
+            for listener in self.interceptors {
+                tokio::spawn(Arc::clone(&ingress).serve(listener));
+            }
+        }
+        info!(public_key = %identity, "running");
+        Ok(())
+    }
+}
+
+async fn observe(config: &Config, rtnl: &Rtnl) -> Result<Vec<Path>, StartError> {
+    let mut paths = Vec::new();
+    for path in &config.paths {
+        let index = interface(rtnl, "path.interface", &path.interface).await?;
+        paths.push(Path {
+            interface: path.interface.clone(),
+            index,
+            role: path.role,
+            addresses: rtnl.addresses(index).await?,
+            routes: rtnl.link_routes(index).await?,
+        });
+    }
+    for name in config.intercept.iter().flat_map(|intercept| &intercept.interfaces) {
+        interface(rtnl, "intercept.interfaces", name).await?;
+    }
+    Ok(paths)
+}
+
+async fn interface(rtnl: &Rtnl, key: &'static str, name: &str) -> Result<u32, StartError> {
+    let index = rtnl.link_index(name).await?;
+    index.ok_or_else(|| StartError::NoInterface { key, name: name.to_owned() })
+}
+
+async fn resolve(endpoints: &[Endpoint]) -> Result<Vec<SocketAddr>, StartError> {
+    let mut addresses = Vec::new();
+    for endpoint in endpoints {
+        match endpoint {
+            Endpoint::Address(address) => addresses.push(*address),
+            Endpoint::Name(name, port) => {
+                let found = tokio::net::lookup_host((name.as_str(), *port)).await;
+                let found = found.map_err(|e| StartError::Resolve(name.clone(), e))?;
+                addresses.extend(found);
+            }
+        }
+    }
+    Ok(addresses)
+}
+
+fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let bound = addresses.iter().map(|address| {
+        let listener = mptcp::listener(*address).and_then(TcpListener::from_std);
+        listener.map_err(|error| StartError::Listen(*address, error))
+    });
+    bound.collect()
+}
+
+fn interceptors(wanted: bool) -> Result<(Vec<TcpListener>, Option<TproxyPorts>), StartError> {
+    if !wanted {
+        return Ok((Vec::new(), None));
+    }
+    let failed = |error| StartError::System("transparent listener", error);
+    let bind = |v6| {
+        let listener = tproxy::listener(v6).and_then(TcpListener::from_std)?;
+        let port = listener.local_addr()?.port();
+        Ok((listener, port))
+    };
+    let (v4, v4_port) = bind(false).map_err(failed)?;
+    let mut listeners = vec![v4];
+    // A kernel may have no IPv6, or none on loopback: then there is none to intercept.
+    let v6_port = bind(true).ok().map(|(listener, port)| {
+        listeners.push(listener);
+        port
+    });
+    Ok((listeners, Some(TproxyPorts { v4: v4_port, v6: v6_port })))
+}
+
+/// The peers' own addresses are always left alone: a carrier must not be intercepted.
+fn ruleset(config: &Config, endpoints: &[SocketAddr], ports: Option<TproxyPorts>) -> Ruleset {
+    let Some(intercept) = &config.intercept else {
+        return Ruleset { interfaces: vec![], routes: vec![], bypass: vec![], ports: None };
+    };
+    let peers = endpoints.iter().map(|endpoint| IpNet::from(endpoint.ip()));
+    let bypass = intercept.bypass.iter().copied().chain(peers);
+    Ruleset {
+        interfaces: intercept.interfaces.clone(),
+        routes: config.routes(),
+        bypass: bypass.collect(),
+        ports,
+    }
+}
+
+/// Most that autotuning may give one socket's buffer, bytes: 150 Mbit/s over 200 ms takes 7.5 MB
+/// twice over; a router with 128 MB of memory gets 2 MB.
+const BUFFER_BOUNDS: (u64, u64) = (1 << 20, 32 << 20);
+
+fn sysctls(config: &Config) -> Result<Vec<Sysctl>, StartError> {
+    let memory = resource::memory_total().map_err(|e| StartError::System("memory size", e))?;
+    let most = (memory / 64).clamp(BUFFER_BOUNDS.0, BUFFER_BOUNDS.1);
+    let at_least = |name| Sysctl { name, want: Want::LastAtLeast(most), needed: false };
+    let mut sysctls = vec![at_least("net.ipv4.tcp_rmem"), at_least("net.ipv4.tcp_wmem")];
+    if config.dialled().next().is_some() {
+        let exactly =
+            |name, value: &str, needed| Sysctl { name, want: Want::Exactly(value.into()), needed };
+        // A few lost SYNs would turn MPTCP off for an hour, for all of the namespace.
+        sysctls.push(exactly("net.mptcp.blackhole_timeout", "0", false));
+        sysctls.push(exactly("net.mptcp.syn_retrans_before_tcp_fallback", "128", false));
+        sysctls.push(path_manager().map(|(name, value)| exactly(name, value, true))?);
+    }
+    Ok(sysctls)
+}
+
+/// The sysctl that hands subflows to us: by name since Linux 6.15, by number before.
+fn path_manager() -> Result<(&'static str, &'static str), StartError> {
+    let named = sysctl::read("net.mptcp.path_manager")
+        .map_err(|e| StartError::System("cannot read sysctl net.mptcp.path_manager", e))?;
+    Ok(match named {
+        Some(_) => ("net.mptcp.path_manager", "userspace"),
+        None => ("net.mptcp.pm_type", "1"),
+    })
+}
