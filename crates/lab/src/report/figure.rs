@@ -235,11 +235,11 @@ impl Throughput {
         self.reached_percent().map(|reached| Verdict::of(reached >= self.target_percent))
     }
 
-    /// Direction, family and streams in words of even width.
+    /// Direction, family and streams in words.
     #[must_use]
     pub fn label(&self) -> String {
         let noun = if self.streams == 1 { "stream" } else { "streams" };
-        format!("{:4}  {}  {} {noun}", self.direction, self.family, self.streams)
+        format!("{}, {}, {} {noun}", self.direction, self.family, self.streams)
     }
 }
 

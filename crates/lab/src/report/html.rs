@@ -19,7 +19,7 @@ pub fn page(results: &Results) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>braid: {title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-         <header>\n{head}</header>\n<main>\n{overview}{failures}{key}{sections}{machine}</main>\n\
+         <header>\n{head}</header>\n<main>\n{overview}{failures}{key}{machine}{sections}</main>\n\
          </body>\n</html>\n",
         title = escape(&words::answer(results)[0]),
         head = head(results),
@@ -41,7 +41,7 @@ fn head(results: &Results) -> String {
     format!(
         "<p class=\"run\">braid {} ({}) · Linux {} · {}</p>\n\
          <h1>How much of what the links allow does braid reach?</h1>\n\
-         <p class=\"answer\">{} {answer}</p>\n{warnings}",
+         <p class=\"answer\">{}: {answer}</p>\n{warnings}",
         escape(&run.version),
         escape(&run.commit),
         escape(&run.kernel),
@@ -66,10 +66,13 @@ fn overview(results: &Results) -> String {
     let rows: String = results.settings.iter().map(|setting| row(setting, axis)).collect();
     format!(
         "<figure class=\"overview\">\n<div class=\"scroll\">\n<table>\n<thead><tr><th>links</th>\
-         <th>reached down{head}</th><th>reached up{head}</th><th class=\"number\">longest stall</th>\
-         <th>storm</th><th>proofs</th><th>verdict</th></tr></thead>\n<tbody>\n{rows}</tbody>\n\
+         <th>verdict</th><th>reached down{head}</th><th>reached up{head}</th>\
+         <th class=\"number\">longest stall</th><th class=\"mark\">storm</th>\
+         <th class=\"mark\">proofs</th></tr></thead>\n<tbody>\n{rows}</tbody>\n\
          </table>\n</div>\n<figcaption>Each dot is one throughput figure in per cent of what the \
-         links allow; the green tick is its target, an open dot misses it.</figcaption>\n</figure>\n",
+         links allow; the green tick is its target, an open dot misses it. Longest stall: while one path swallowed \
+         everything. Storm: many flows, each byte checked. Proofs: nothing went round braid.\
+         </figcaption>\n</figure>\n",
         head = axis.head(),
     )
 }
@@ -77,26 +80,33 @@ fn overview(results: &Results) -> String {
 fn row(setting: &Setting, axis: Axis) -> String {
     let reached = |direction| {
         let text = words::percents(setting.reached_percent(direction));
-        format!("{}{text}", axis.strip(setting.throughput_of(direction)))
+        let strip = axis.strip(setting.throughput_of(direction));
+        format!("<td class=\"reached\" data-label=\"{direction}\">{strip}<span>{text}</span></td>")
     };
     let stall = setting.black_holes.iter().map(|hole| hole.longest_stall_ms).reduce(f64::max);
-    let short = |verdict: Option<Verdict>| {
-        verdict.map_or("–", |v| if v == Verdict::Met { "✓" } else { "✗" })
-    };
     format!(
-        "<tr><th><a href=\"#{id}\">{title}</a><small>{links}</small></th><td>{down}</td>\
-         <td>{up}</td><td class=\"number\">{stall}</td><td class=\"mark\">{storm}</td>\
-         <td class=\"mark\">{proofs}</td><td>{verdict}</td></tr>\n",
+        "<tr><th><a href=\"#{id}\">{title}</a><small>{links}</small></th><td>{verdict}</td>\
+         {down}{up}<td class=\"number\" data-label=\"stall\">{stall}</td>{storm}{proofs}</tr>\n",
         id = section::id(setting),
         title = escape(&setting.title()),
         links = escape(&setting.links),
+        verdict = verdict(words::setting_verdict(setting)),
         down = reached(Direction::Down),
         up = reached(Direction::Up),
         stall = stall.map_or(words::NONE.to_owned(), words::ms),
-        storm = short(setting.storm.as_ref().map(Storm::verdict)),
-        proofs = short(setting.proofs.as_ref().map(Proofs::verdict)),
-        verdict = verdict(words::setting_verdict(setting)),
+        storm = mark("storm", setting.storm.as_ref().map(Storm::verdict)),
+        proofs = mark("proofs", setting.proofs.as_ref().map(Proofs::verdict)),
     )
+}
+
+/// A verdict in a narrow cell of the overview.
+fn mark(label: &str, verdict: Option<Verdict>) -> String {
+    let (class, mark) = match verdict {
+        Some(Verdict::Met) => ("mark", "✓"),
+        Some(Verdict::Missed) => ("mark bad", "✗"),
+        None => ("mark", words::NONE),
+    };
+    format!("<td class=\"{class}\" data-label=\"{label}\">{mark}</td>")
 }
 
 const KEY: &str = "<section class=\"key\">\n<h2>How to read the bars</h2>\n<p>\

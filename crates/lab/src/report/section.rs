@@ -4,7 +4,7 @@ use super::figure::{
     BlackHole, Direction, FlowTimes, Proofs, Quantiles, Series, Storm, Throughput,
 };
 use super::html::verdict;
-use super::model::{Path, Setting};
+use super::model::{Path, Range, Setting};
 use super::svg::{escape, path_colour};
 use super::{bars, dots, timeline, words};
 
@@ -66,34 +66,43 @@ fn links(paths: &[Path]) -> String {
     format!("<table class=\"links\">\n{rows}</table>\n")
 }
 
-fn figure(chart: &str, caption: &str) -> String {
-    format!("<figure>\n{chart}<figcaption>{}</figcaption>\n</figure>\n", escape(caption))
+fn figure(title: &str, chart: &str, caption: &str) -> String {
+    let (title, caption) = (escape(title), escape(caption));
+    format!("<figure>\n<b>{title}</b>\n{chart}<figcaption>{caption}</figcaption>\n</figure>\n")
 }
 
 fn throughput(setting: &Setting) -> String {
     let of = |direction| {
         let caption = format!(
-            "Throughput {direction}: {} of the limit. {}",
+            "Braid reaches {} of the limit. {}",
             words::percents(setting.reached_percent(direction)),
-            best_alone(setting, direction)
+            allowed(setting, direction)
         );
-        bars::chart(setting, direction).map(|chart| figure(&chart, &caption))
+        bars::chart(setting, direction)
+            .map(|chart| figure(&format!("Throughput {direction}"), &chart, &caption))
     };
     [Direction::Down, Direction::Up].into_iter().filter_map(of).collect()
 }
 
-fn best_alone(setting: &Setting, direction: Direction) -> String {
+/// What the links allow, and what the best of them carries alone.
+fn allowed(setting: &Setting, direction: Direction) -> String {
+    let limits = Range::of(setting.throughput_of(direction).filter_map(Throughput::limit));
     let alone = setting.throughput_of(direction).flat_map(|figure| &figure.alone);
-    let best = alone.filter_map(|path| path.goodput.median()).reduce(f64::max);
-    best.map_or(String::new(), |best| format!("The best path alone carries {best:.1} Mbit/s."))
+    let best = Range::of(alone.filter_map(|path| path.goodput.median()));
+    let (Some(limits), Some(best)) = (limits, best) else { return String::new() };
+    format!(
+        "The links allow {} Mbit/s; the best path alone carries {:.1}.",
+        words::span(limits),
+        best.high
+    )
 }
 
 fn timelines(setting: &Setting) -> String {
     let of = |throughput: &Throughput| {
         let chart = timeline::of_throughput(throughput)?;
         let shares = throughput.series.as_ref().map(shares).unwrap_or_default();
-        let words: Vec<_> = throughput.label().split_whitespace().map(str::to_owned).collect();
-        Some(figure(&chart, &format!("One repeat by path, {}. {shares}", words.join(" "))))
+        let title = format!("Over time: {}", throughput.label());
+        Some(figure(&title, &chart, &format!("One repeat, path upon path. {shares}")))
     };
     setting.throughput.iter().filter_map(of).collect()
 }
@@ -114,7 +123,7 @@ fn black_holes(setting: &Setting) -> String {
     let of = |hole: &BlackHole| {
         let sum = setting.throughput_of(hole.direction).find_map(Throughput::sum);
         let chart = timeline::of_black_hole(hole, sum).unwrap_or_default();
-        figure(&chart, &black_hole_caption(hole))
+        figure("A path goes silent", &chart, &black_hole_caption(hole))
     };
     setting.black_holes.iter().map(of).collect()
 }
@@ -137,10 +146,10 @@ fn flow_times(sizes: &[FlowTimes]) -> String {
     let Some(chart) = dots::chart(sizes) else { return String::new() };
     let best = sizes.first().map_or("", |flow| &flow.best_path);
     let caption = format!(
-        "Short flows: time to the last byte over {best} alone (open) and by braid (filled); \
-         median, and a line to the 99th percentile. Below 1, braid is faster."
+        "Time to the last byte over {best} alone (open) and by braid (filled): the median, and a \
+         line to the 99th percentile. A ratio below 1 means that braid is faster."
     );
-    figure(&chart, &caption)
+    figure("Short flows", &chart, &caption)
 }
 
 fn checks(setting: &Setting) -> String {

@@ -72,7 +72,8 @@ impl Page {
         self.prose("", &title);
         self.line("");
         let verdict = self.verdict(words::run_verdict(results));
-        self.prose("", &format!("{verdict}: {}", words::answer(results).join("; ")));
+        self.line(&format!("Verdict: {verdict}"));
+        self.prose("  ", &format!("{}.", words::answer(results).join(", ")));
         for warning in &run.warnings {
             self.prose("  ", &format!("Note: {warning}."));
         }
@@ -132,7 +133,7 @@ impl Page {
             let verdict = self.verdict(figure.verdict());
             self.line(&format!(
                 "    {:<21} {:>22} {:>8} {:>8} {:>9} {:>5} %  {verdict}",
-                figure.label(),
+                label(figure),
                 alone(figure),
                 words::mbit(figure.limit()),
                 words::mbit(figure.braid.median()),
@@ -219,6 +220,12 @@ impl Page {
     }
 }
 
+/// Direction, family and streams in columns.
+fn label(figure: &Throughput) -> String {
+    let noun = if figure.streams == 1 { "stream" } else { "streams" };
+    format!("{:4}  {}  {} {noun}", figure.direction, figure.family, figure.streams)
+}
+
 /// What each path carries alone, as a sum; only how many there are where that is too long.
 fn alone(figure: &Throughput) -> String {
     let paths: Vec<_> = figure.alone.iter().map(|a| words::mbit(a.goodput.median())).collect();
@@ -241,4 +248,37 @@ fn short(verdict: Option<Verdict>) -> String {
 /// The first `width` characters.
 fn clip(text: &str, width: usize) -> String {
     text.chars().take(width).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{sample, small_sample};
+    use super::*;
+
+    #[test]
+    fn text_of_one_setting() {
+        assert_eq!(text(&small_sample(), false), include_str!("table.golden.txt"));
+    }
+
+    #[test]
+    fn lines_fit_the_terminal_and_colours_change_no_letter() {
+        let plain = text(&sample(), false);
+        for line in plain.lines() {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+        }
+        let coloured = text(&sample(), true);
+        let bare = ["\x1b[32m", "\x1b[1;31m", "\x1b[33m", "\x1b[0m"]
+            .iter()
+            .fold(coloured.clone(), |text, code| text.replace(code, ""));
+        assert!(coloured.contains("\x1b[1;31mMISSED\x1b[0m"));
+        assert_eq!(bare, plain);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_named() {
+        let text = text(&sample(), false);
+        assert!(text.contains("not measured"));
+        assert!(text.contains("never back"));
+        assert!(text.contains("far / cubic: down, IPv6, 8 streams, braid: no byte for 10 s"));
+    }
 }

@@ -1,16 +1,16 @@
 //! What the paths carried over time, one upon the other.
 //!
 //! Each area is labelled at its right end; the dashed line is the sum of what the paths carry
-//! alone; a span of time in which a path was dead is shaded.
+//! alone; the time in which a path was dead is shaded.
 
 use super::figure::{BlackHole, Series, Throughput};
 use super::svg::{Anchor, Scale, Svg};
 
 const LEFT: f64 = 34.0;
-const RIGHT: f64 = 400.0;
-const TOP: f64 = 20.0;
+const RIGHT: f64 = 392.0;
+const TOP: f64 = 26.0;
 const BOTTOM: f64 = 146.0;
-const HEIGHT: f64 = 180.0;
+const HEIGHT: f64 = 178.0;
 
 /// The least distance between two labels, so that neither hides the other.
 const LABEL: f64 = 13.0;
@@ -41,6 +41,8 @@ struct Timeline {
     svg: Svg,
     x: Scale,
     y: Scale,
+    /// The lowest label's base so far; the next one goes above it.
+    lowest: f64,
 }
 
 impl Timeline {
@@ -58,9 +60,9 @@ impl Timeline {
         for (value, text) in x.ticks() {
             svg.text("tick", (x.at(value), BOTTOM + 14.0), Anchor::Middle, &text);
         }
-        svg.text("unit", (0.0, 10.0), Anchor::Start, "Mbit/s on the wire");
+        svg.text("unit", (0.0, 9.0), Anchor::Start, "Mbit/s on the wire");
         svg.text("unit", (RIGHT, HEIGHT - 4.0), Anchor::End, "time, s");
-        Self { svg, x, y }
+        Self { svg, x, y, lowest: BOTTOM + LABEL }
     }
 
     fn areas(&mut self, series: &Series) {
@@ -90,13 +92,12 @@ impl Timeline {
             let sum: f64 = tail.clone().map(|at| total(series, at, paths)).sum();
             sum / tail.len().max(1) as f64
         };
-        let mut lowest = BOTTOM + LABEL;
         for (index, path) in series.paths.iter().enumerate() {
             let middle = self.y.at(f64::midpoint(mean(index), mean(index + 1)));
-            let base = (middle + 4.0).min(lowest - LABEL);
+            let base = (middle + 4.0).min(self.lowest - LABEL);
             self.svg.path_rect("swatch", (RIGHT + 6.0, base - 8.0), (8.0, 8.0), index);
             self.svg.text("label", (RIGHT + 18.0, base), Anchor::Start, &path.path);
-            lowest = base;
+            self.lowest = base;
         }
     }
 
@@ -104,8 +105,8 @@ impl Timeline {
         let Some(sum) = sum else { return };
         let y = self.y.at(sum);
         self.svg.line("sum", (LEFT, y), (RIGHT, y));
-        let text = format!("sum of the paths alone {sum:.1}");
-        self.svg.text("note", (RIGHT, y.min(TOP) - 5.0), Anchor::End, &text);
+        let base = (y + 4.0).min(self.lowest - LABEL);
+        self.svg.text("note", (RIGHT + 6.0, base), Anchor::Start, &format!("sum {sum:.1}"));
     }
 
     fn shade(&mut self, hole: &BlackHole) {
@@ -117,8 +118,8 @@ impl Timeline {
         let text = [(hole.hit_s, "dead from here"), (hole.returned_s, "whole again")];
         for (seconds, what) in text {
             let x = self.x.at(seconds);
-            self.svg.line("event", (x, TOP), (x, BOTTOM));
-            self.svg.text("event-note", (x + 4.0, TOP + 12.0), Anchor::Start, what);
+            self.svg.line("event", (x, TOP - 3.0), (x, BOTTOM));
+            self.svg.text("event-note", (x, TOP - 5.0), Anchor::Middle, what);
         }
     }
 }
@@ -153,7 +154,7 @@ mod tests {
         let drawn = of_black_hole(&setting.black_holes[0], Some(191.2)).unwrap();
         assert_eq!(drawn.matches("class=\"dead\"").count(), 1);
         assert_eq!(drawn.matches("class=\"event\"").count(), 2);
-        assert!(drawn.contains("sum of the paths alone 191.2"));
+        assert!(drawn.contains("sum 191.2"));
         assert!(of_throughput(&setting.throughput[2]).is_none(), "it has no series");
     }
 }

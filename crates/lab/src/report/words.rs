@@ -16,11 +16,16 @@ pub(super) fn percent(value: Option<f64>) -> String {
     value.map_or(NONE.to_owned(), |value| format!("{:.1} %", floor_tenth(value)))
 }
 
-/// A range of per cent in one figure where both ends look the same.
+/// A range of per cent; its ends are never rounded up either.
 pub(super) fn percents(range: Option<Range>) -> String {
     let Some(Range { low, high }) = range else { return NONE.to_owned() };
-    let (low, high) = (format!("{:.1}", floor_tenth(low)), format!("{:.1}", floor_tenth(high)));
-    if low == high { format!("{low} %") } else { format!("{low} to {high} %") }
+    span(Range { low: floor_tenth(low), high: floor_tenth(high) }) + " %"
+}
+
+/// A range with one digit, in one figure where both ends look the same.
+pub(super) fn span(range: Range) -> String {
+    let (low, high) = (format!("{:.1}", range.low), format!("{:.1}", range.high));
+    if low == high { low } else { format!("{low} to {high}") }
 }
 
 fn floor_tenth(value: f64) -> f64 {
@@ -56,7 +61,7 @@ pub(super) fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
