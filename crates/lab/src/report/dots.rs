@@ -36,8 +36,7 @@ fn row(svg: &mut Svg, x: &Log, top: f64, flow: &FlowTimes, named: bool) {
     dot(svg, x, upper, "plain-dot", flow.plain.as_ref(), names.0);
     dot(svg, x, lower, "braid-dot", flow.braid.as_ref(), names.1);
     let ratio = flow.ratio().map_or(words::NONE.to_owned(), |ratio| format!("{ratio:.2}"));
-    let class = if flow.ratio().is_some_and(|r| r > 1.0) { "value missed" } else { "value" };
-    svg.text(class, (Svg::WIDTH, top + ROW / 2.0 + 4.0), Anchor::End, &ratio);
+    svg.text("value", (Svg::WIDTH, top + ROW / 2.0 + 4.0), Anchor::End, &ratio);
 }
 
 fn dot(svg: &mut Svg, x: &Log, y: f64, class: &str, times: Option<&Times>, name: &str) {

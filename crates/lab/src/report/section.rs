@@ -34,11 +34,13 @@ pub(super) fn setting(setting: &Setting) -> String {
 fn head(setting: &Setting) -> String {
     let tally = setting.tally();
     let reached = |direction| words::percents(setting.reached_percent(direction));
+    let misses = words::misses(setting);
+    let misses = if misses.is_empty() { misses } else { format!(": {misses}") };
     let mptcp: String =
         setting.mptcp.iter().map(|(key, value)| format!(", {key} {value}")).collect();
     format!(
         "<h2>{} <small>{}</small></h2>\n<p class=\"lead\">Reached <b>{}</b> of what the links allow \
-         down, <b>{}</b> up; {} of {} targets met. {}</p>\n<p class=\"conditions\">Congestion control \
+         down, <b>{}</b> up; {} of {} targets met. {}{misses}</p>\n<p class=\"conditions\">Congestion control \
          {} in the boxes, {} at host and sink{}.</p>\n",
         escape(&setting.title()),
         escape(&setting.links),

@@ -105,8 +105,9 @@ impl Page {
         self.heading(&clip(&setting.title(), WIDTH - 8));
         self.prose("  ", &format!("{}:", setting.links));
         for path in &setting.paths {
-            let (down, up) = (words::link(&path.down), words::link(&path.up));
-            self.prose("    ", &format!("{}: down {down}; up {up}", path.name));
+            let name = clip(&path.name, 12);
+            self.line(&format!("    {name:<12} down  {}", words::link(&path.down)));
+            self.line(&format!("    {:<12} up    {}", "", words::link(&path.up)));
         }
         let (boxes, hosts) = (&setting.box_congestion, &setting.host_congestion);
         self.prose(

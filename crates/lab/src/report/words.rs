@@ -1,6 +1,6 @@
 //! Numbers and verdicts in words, the same in the terminal and on the page.
 
-use super::figure::Verdict;
+use super::figure::{Proofs, Storm, Verdict};
 use super::model::{Link, Range, Results, Setting, Tally};
 
 /// What stands where a figure was not measured.
@@ -110,13 +110,28 @@ fn of(what: &str, tally: Tally) -> Option<String> {
 
 /// The verdict on a whole setting: its throughput, its storm and its proofs.
 pub(super) fn setting_verdict(setting: &Setting) -> Option<Verdict> {
-    let storm = setting.storm.as_ref().map(super::figure::Storm::verdict);
-    let proofs = setting.proofs.as_ref().map(super::figure::Proofs::verdict);
+    let storm = setting.storm.as_ref().map(Storm::verdict);
+    let proofs = setting.proofs.as_ref().map(Proofs::verdict);
     let all = [setting.tally().verdict(), storm, proofs];
     if all.contains(&Some(Verdict::Missed)) {
         return Some(Verdict::Missed);
     }
     all.iter().all(Option::is_some).then_some(Verdict::Met)
+}
+
+/// What a setting missed, in words; nothing if nothing.
+pub(super) fn misses(setting: &Setting) -> String {
+    let throughput = match setting.tally().missed {
+        0 => None,
+        1 => Some("1 throughput target".to_owned()),
+        n => Some(format!("{n} throughput targets")),
+    };
+    let missed = Some(Verdict::Missed);
+    let storm = setting.storm.as_ref().map(Storm::verdict) == missed;
+    let proofs = setting.proofs.as_ref().map(Proofs::verdict) == missed;
+    let others = [(storm, "the storm"), (proofs, "the proofs")];
+    let others = others.into_iter().filter(|other| other.0).map(|other| other.1.to_owned());
+    throughput.into_iter().chain(others).collect::<Vec<_>>().join(", ")
 }
 
 /// The verdict on the run: missed if any setting missed, met only if nothing is lacking.
@@ -138,6 +153,16 @@ mod tests {
         assert_eq!(percent(Some(94.999)), "94.9 %");
         assert_eq!(percent(Some(95.0)), "95.0 %");
         assert_eq!(percents(Some(Range { low: 97.02, high: 97.04 })), "97.0 %");
+    }
+
+    #[test]
+    fn misses_are_named() {
+        let results = super::super::sample::sample();
+        let misses: Vec<_> = results.settings.iter().map(misses).collect();
+        assert_eq!(misses[0], "");
+        assert_eq!(misses[2], "8 throughput targets");
+        assert_eq!(misses[5], "the storm");
+        assert_eq!(run_verdict(&results), Some(Verdict::Missed));
     }
 
     #[test]
