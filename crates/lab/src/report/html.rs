@@ -70,9 +70,9 @@ fn overview(results: &Results) -> String {
          <th class=\"number\">longest stall</th><th class=\"mark\">storm</th>\
          <th class=\"mark\">proofs</th></tr></thead>\n<tbody>\n{rows}</tbody>\n\
          </table>\n</div>\n<figcaption>Each dot is one throughput figure in per cent of what the \
-         links allow; the green tick is its target, an open dot misses it. Longest stall: while one path swallowed \
-         everything. Storm: many flows, each byte checked. Proofs: nothing went round braid.\
-         </figcaption>\n</figure>\n",
+         links allow; the green tick is its target, an open dot misses it. Longest stall: while \
+         one path swallowed everything. Storm: many flows, each byte checked. Proofs: nothing \
+         went round braid.</figcaption>\n</figure>\n",
         head = axis.head(),
     )
 }
