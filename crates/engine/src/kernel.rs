@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use braid_core::kernel::numbers::NFT_TABLE;
@@ -40,7 +41,14 @@ pub struct Kernel {
     manager: PathManager,
     remembered: Remembered,
     memory: PathBuf,
-    lock: File,
+    _lock: Lock,
+}
+
+/// The namespace's lock: a file that is held, with our process number in it for the reader.
+#[derive(Debug)]
+struct Lock {
+    path: PathBuf,
+    _held: File,
 }
 
 impl Kernel {
@@ -55,7 +63,8 @@ impl Kernel {
         let lock = lock(&directory.join(format!("net-{namespace:x}.lock")))?;
         let memory = directory.join(format!("net-{namespace:x}.json"));
         let remembered = recall(&memory);
-        let mut kernel = Self { rtnl, manager: PathManager::connect()?, remembered, memory, lock };
+        let mut kernel =
+            Self { rtnl, manager: PathManager::connect()?, remembered, memory, _lock: lock };
         if kernel.clear().await? {
             info!("removed what a braid that was killed had left in the kernel");
         }
@@ -170,10 +179,9 @@ impl Kernel {
     }
 }
 
-impl Drop for Kernel {
+impl Drop for Lock {
     fn drop(&mut self) {
-        // The lock goes with its descriptor; an empty file tells the reader that nobody holds it.
-        let _ = self.lock.set_len(0);
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -188,20 +196,23 @@ fn recall(memory: &Path) -> Remembered {
     serde_json::from_str(&text).unwrap_or_default()
 }
 
-fn lock(path: &Path) -> Result<File, StartError> {
+fn lock(path: &Path) -> Result<Lock, StartError> {
     let failed = |error| StartError::StateDirectory(path.to_owned(), error);
     fs::create_dir_all(STATE_DIRECTORY).map_err(failed)?;
     let mut options = OpenOptions::new();
     let options = options.read(true).write(true).create(true).truncate(false);
     let mut file = options.open(path).map_err(failed)?;
-    if file.try_lock().is_err() {
+    // A braid that stops removes the file it holds: only a lock on the file that is still there
+    // counts.
+    let still_there = || Ok(fs::metadata(path)?.ino() == file.metadata()?.ino());
+    if file.try_lock().is_err() || !still_there().unwrap_or_else(|_: io::Error| false) {
         let mut owner = String::new();
         let _ = file.read_to_string(&mut owner);
         return Err(StartError::AlreadyRunning(owner.trim().to_owned()));
     }
     file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
     writeln!(file, "{}", std::process::id()).map_err(failed)?;
-    Ok(file)
+    Ok(Lock { path: path.to_owned(), _held: file })
 }
 
 /// The value that a sysctl has to be given; `None` when it stands as wanted.

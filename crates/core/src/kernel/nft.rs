@@ -65,7 +65,8 @@ impl Ruleset {
             return;
         };
         line(&format!("iifname != {{ {} }} accept", quoted(&self.interfaces)));
-        line("fib daddr type != unicast accept");
+        // Not `!= unicast`: without a route an IPv6 destination is `unreachable`, and still ours.
+        line("fib daddr type { local, broadcast, anycast, multicast } accept");
         line("ip daddr @bypass4 accept");
         line("ip6 daddr @bypass6 accept");
         line("ip daddr != @routes4 accept");
