@@ -10,6 +10,10 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::ifreq;
 
+/// Frames that a device holds for us before it drops: 120 ms of full frames at 1 Gbit/s. The
+/// kernel's own 1000 are lost in one spell off the processor.
+const QUEUE: u16 = 10_000;
+
 /// A TAP device, read and written a whole Ethernet frame at a time, without blocking.
 #[derive(Debug)]
 pub struct Tap {
@@ -22,6 +26,7 @@ impl Tap {
     /// calling thread's network namespace. Needs CAP_NET_ADMIN there.
     pub fn open(name: &str) -> io::Result<Tap> {
         let (fd, name) = attach(name, libc::IFF_TAP | libc::IFF_NO_PI)?;
+        ifreq::set_queue_len(&name, QUEUE)?;
         Ok(Tap { fd, name })
     }
 
@@ -38,12 +43,6 @@ impl Tap {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(()),
         }
-    }
-
-    /// Sets how many frames the device holds for us before it drops. To be called in the
-    /// namespace of the device.
-    pub fn set_queue_len(&self, frames: u16) -> io::Result<()> {
-        ifreq::set_queue_len(&self.name, frames)
     }
 
     /// Takes the next frame that the namespace sent and returns its length in bytes, cut to that
