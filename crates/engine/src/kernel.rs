@@ -204,8 +204,9 @@ fn lock(path: &Path) -> Result<Lock, StartError> {
     let mut file = options.open(path).map_err(failed)?;
     // A braid that stops removes the file it holds: only a lock on the file that is still there
     // counts.
-    let still_there = || Ok(fs::metadata(path)?.ino() == file.metadata()?.ino());
-    if file.try_lock().is_err() || !still_there().unwrap_or_else(|_: io::Error| false) {
+    let still_there =
+        || -> io::Result<bool> { Ok(fs::metadata(path)?.ino() == file.metadata()?.ino()) };
+    if file.try_lock().is_err() || !still_there().unwrap_or(false) {
         let mut owner = String::new();
         let _ = file.read_to_string(&mut owner);
         return Err(StartError::AlreadyRunning(owner.trim().to_owned()));

@@ -5,6 +5,7 @@
 //! process may do: `probe`, `resource`. For the lab and for tests: `netns`, `tap`, `process`,
 //! `sched`.
 
+mod ifreq;
 pub mod mptcp;
 pub mod mptcp_pm;
 pub mod netns;

@@ -1,1 +1,17 @@
-//! link
+//! An emulated link: what stands between two network namespaces in place of a wire.
+//!
+//! `shape` says what a link is like, `model` is one direction of it in pure form, `driver` runs
+//! a model each way between two TAP devices, `handle` is how others hold and change that, `inspect` looks for packets that must not be there,
+//! `ceiling` measures what all of it can carry. Named links are in [`crate::profile`].
+
+pub mod ceiling;
+mod driver;
+mod handle;
+pub mod inspect;
+pub mod model;
+mod pair;
+pub mod shape;
+
+pub use handle::{Counters, Direction, Link};
+pub use inspect::Sighting;
+pub use shape::{Burst, Duplex, Jitter, Loss, Probability, Rate, Shape, Wander};
