@@ -1,7 +1,7 @@
 //! Network namespaces without a name, which vanish with this process however it ends.
 //!
 //! A namespace is held by a worker thread and a descriptor, never by a mount. What is built
-//! inside it, and the other kinds of namespace, are others' business.
+//! inside it is others' business.
 
 use std::fs::File;
 use std::io;
@@ -11,13 +11,15 @@ use std::process::{Child, Command};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{Builder, JoinHandle};
 
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::UnshareFlags;
 
 use crate::{ifreq, process};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A network namespace of our own, with `lo` up. Dropping it kills the processes spawned in it;
+/// A network namespace of our own, with `lo` up and an empty `/run` that only its threads and
+/// processes see: what they leave there vanishes too. Dropping it kills the processes spawned in it;
 /// it is gone when the last socket, device and thread that use it are.
 #[derive(Debug)]
 pub struct Netns {
@@ -103,8 +105,11 @@ fn work(ready: &Sender<io::Result<File>>, inbox: &Receiver<Job>) {
 }
 
 fn enter() -> io::Result<File> {
-    // SAFETY: only unsharing the file table is dangerous; NEWNET leaves descriptors alone.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+    // SAFETY: only unsharing the file table is dangerous; these leave descriptors alone.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS) }?;
+    let all_private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    mount_change("/", all_private)?;
+    mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), None)?;
     ifreq::set_up("lo")?;
     File::open("/proc/thread-self/ns/net")
 }

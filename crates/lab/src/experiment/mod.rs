@@ -1,0 +1,217 @@
+//! What is measured in which order, and how it becomes results.
+//!
+//! For each setting (a profile under one congestion control): `baseline` over each path alone by
+//! plain routing, then `bonded` with braid in the boxes. Showing results is `report`'s.
+
+mod baseline;
+mod black_hole;
+mod bonded;
+mod machine;
+mod meter;
+mod proofs;
+mod storm;
+mod times;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::link::{Duplex, Shape};
+use crate::profile::Profile;
+use crate::report::figure::{Direction, Family, Goodput, Throughput};
+use crate::report::model::{Failure, Link as LinkFigures, Path as PathFigures, Results, Setting};
+use crate::report::progress::{self, Progress};
+use crate::topology::Topology;
+
+pub use machine::describe as describe_machine;
+
+/// What of the experiment is wanted.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The `braid` program.
+    pub braid: PathBuf,
+    /// Profiles, each with the congestion controls to run it under.
+    pub settings: Vec<(Profile, String)>,
+    /// Parallel connections of the throughput figures.
+    pub streams: Vec<u8>,
+    /// How long each throughput figure is measured, whole seconds.
+    pub duration: Duration,
+    /// How often; the median counts.
+    pub repeat: usize,
+    /// Flow times, too.
+    pub times: bool,
+    /// A silent path, too.
+    pub black_hole: bool,
+    /// Flows in the storm of profile `fat`; 0 for no storm.
+    pub storm_flows: u64,
+    /// The seed of everything random.
+    pub seed: u64,
+}
+
+/// One throughput figure's choice.
+type Choice = (Direction, Family, u8);
+
+/// A setting being measured.
+struct Session<'a> {
+    plan: &'a Plan,
+    profile: &'a Profile,
+    congestion: &'a str,
+    setting: Setting,
+    failures: &'a mut Vec<Failure>,
+    progress: &'a mut Progress,
+    began: Instant,
+    say: &'a dyn Fn(&str),
+}
+
+/// Runs the plan; `say` is given a line of progress at a time. A step that fails is in the
+/// results, and the next is taken.
+pub fn run(plan: &Plan, results: &mut Results, say: &dyn Fn(&str)) {
+    let steps = plan.settings.iter().map(|(profile, _)| plan.steps(profile)).sum();
+    let (mut progress, began) = (Progress::new(steps), Instant::now());
+    for (profile, congestion) in &plan.settings {
+        let mut session = Session {
+            plan,
+            profile,
+            congestion,
+            setting: describe(profile, congestion),
+            failures: &mut results.failures,
+            progress: &mut progress,
+            began,
+            say,
+        };
+        session.measure();
+        let setting = session.setting;
+        results.settings.push(setting);
+    }
+}
+
+impl Plan {
+    /// The figures to be measured, in their order.
+    fn choices(&self) -> Vec<Choice> {
+        let mut choices = Vec::new();
+        for direction in [Direction::Down, Direction::Up] {
+            for family in [Family::V4, Family::V6] {
+                choices.extend(self.streams.iter().map(|streams| (direction, family, *streams)));
+            }
+        }
+        choices
+    }
+
+    fn has_storm(&self, profile: &Profile) -> bool {
+        self.storm_flows > 0 && profile.name == "fat"
+    }
+
+    fn steps(&self, profile: &Profile) -> usize {
+        let throughput = self.choices().len() * (profile.paths.len() + 1);
+        throughput
+            + 2 * usize::from(self.times)
+            + profile.paths.len() * usize::from(self.black_hole)
+            + usize::from(self.has_storm(profile))
+            + 1
+    }
+
+    /// Left out at the start of a figure: a fresh connection's slow start, which takes longer the
+    /// longer the path.
+    fn omit(profile: &Profile) -> Duration {
+        let longest = profile.paths.iter().map(|path| path.down.delay + path.up.delay).max();
+        let seconds = (longest.unwrap_or_default() * 15).as_secs_f64().ceil().max(2.0);
+        Duration::from_secs_f64(seconds)
+    }
+}
+
+impl Session<'_> {
+    fn measure(&mut self) {
+        for (direction, family, streams) in self.plan.choices() {
+            self.setting.throughput.push(Throughput {
+                direction,
+                family,
+                streams: streams.into(),
+                alone: Vec::new(),
+                // MPTCP's data sequence signal takes 20 of the 1448 bytes that IPv4 leaves TCP.
+                framing_factor: framing(family),
+                braid: Goodput::default(),
+                target_percent: target(&self.profile.name),
+                series: None,
+            });
+        }
+        if let Err(error) = self.baseline() {
+            self.failed("plain routing", &error);
+        }
+        if let Err(error) = self.bonded() {
+            self.failed("braid", &error);
+        }
+    }
+
+    fn topology(&self) -> Result<Topology> {
+        Topology::build(self.profile, self.congestion, self.plan.seed)
+    }
+
+    fn step(&mut self, what: &str, outcome: &str) {
+        let what = format!("{:<12} {what}", self.setting.title());
+        (self.say)(&self.progress.step(&what, outcome, self.began.elapsed()));
+    }
+
+    fn figure_done(&mut self, number: usize, how: &str) {
+        let figure = &self.setting.throughput[number];
+        let (what, outcome) = (format!("{} {how}", figure.label()), progress::outcome(figure));
+        self.step(&what, &outcome);
+    }
+
+    fn failed(&mut self, step: &str, error: &anyhow::Error) {
+        let (setting, message) = (Some(self.setting.title()), format!("{error:#}"));
+        (self.say)(&format!("{}: {step}: {message}", self.setting.title()));
+        self.failures.push(Failure { setting, step: step.to_owned(), message });
+    }
+}
+
+/// MPTCP's bytes, as a part of what one path's plain segments carry: carriers are IPv4, of 1428
+/// bytes a segment; plain segments carry 1448 by IPv4 and 1428 by IPv6.
+fn framing(family: Family) -> f64 {
+    match family {
+        Family::V4 => 1428.0 / 1448.0,
+        Family::V6 => 1.0,
+    }
+}
+
+/// What has to be reached, in per cent of the limit.
+fn target(profile: &str) -> f64 {
+    match profile {
+        "lossy" => 95.0,
+        "long" | "wifi" => 90.0,
+        _ => 97.0,
+    }
+}
+
+fn describe(profile: &Profile, congestion: &str) -> Setting {
+    let paths: Vec<PathFigures> = profile.paths.iter().enumerate().map(path_figures).collect();
+    Setting {
+        profile: profile.name.clone(),
+        links: profile.about.clone(),
+        paths,
+        box_congestion: congestion.to_owned(),
+        host_congestion: congestion.to_owned(),
+        ..Setting::default()
+    }
+}
+
+fn path_figures((number, path): (usize, &Duplex)) -> PathFigures {
+    let figures = |shape: &Shape| {
+        let least = path.wander.as_ref().map(|wander| wander.rates.start().mbit());
+        let rate_mbit = path.wander.as_ref().map_or(shape.rate, |w| *w.rates.end()).mbit();
+        let loss = shape.loss.random.get() * 100.0;
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        LinkFigures {
+            rate_mbit,
+            delay_ms: milliseconds(shape.delay),
+            jitter_ms: milliseconds(shape.jitter.max),
+            loss_percent: loss,
+            queue_ms: shape.queue as f64 * 8.0 / 1e3 / least.unwrap_or(rate_mbit),
+        }
+    };
+    PathFigures {
+        name: format!("wan{}", number + 1),
+        down: figures(&path.down),
+        up: figures(&path.up),
+    }
+}
