@@ -2,7 +2,8 @@
 //!
 //! `shape` says what a link is like, `model` is one direction of it in pure form, `driver` runs
 //! a model each way between two TAP devices, `handle` is how others hold and change that, `inspect` looks for packets that must not be there,
-//! `ceiling` measures what all of it can carry. Named links are in [`crate::profile`].
+//! `ceiling` measures what all of it can carry
+//! (over a `pair` of namespaces, with `traffic` of its own). Named links are in [`crate::profile`].
 
 pub mod ceiling;
 mod driver;
@@ -11,6 +12,7 @@ pub mod inspect;
 pub mod model;
 mod pair;
 pub mod shape;
+mod traffic;
 
 pub use handle::{Counters, Direction, Link};
 pub use inspect::Sighting;
