@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::awake::Awake;
 use super::handle::Direction;
 use super::pair::Pair;
 use super::shape::{Duplex, Rate, Shape};
@@ -73,6 +74,7 @@ impl Ceiling {
 
 /// Measures for about half a minute; needs root and an otherwise idle machine.
 pub fn measure() -> io::Result<Ceiling> {
+    let _awake = Awake::start()?;
     let idle = udp(0.0)?.lateness.ok_or_else(|| io::Error::other("no probe came through"))?;
     let (udp, udp_mbit) = climb(udp, UDP_SHARE)?;
     let (tcp, tcp_mbit) = climb(tcp, TCP_SHARE)?;
