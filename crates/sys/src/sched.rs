@@ -1,6 +1,6 @@
-//! How promptly a thread is run: real-time priority and exact timers.
+//! How promptly a thread is run: real-time or idle priority, exact timers.
 //!
-//! Both need a privilege that may be missing; what to do without it is the caller's to decide.
+//! Real-time needs a privilege that may be missing; what to do without it is the caller's to decide.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -11,8 +11,18 @@ use std::num::NonZeroU64;
 /// Fails with EPERM without CAP_SYS_NICE, and EINVAL for a priority out of range; the thread
 /// then runs on as before.
 pub fn set_realtime(priority: u8) -> io::Result<()> {
-    let parameter = libc::sched_param { sched_priority: libc::c_int::from(priority) };
-    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    set_policy(libc::SCHED_FIFO, libc::c_int::from(priority))
+}
+
+/// Has the calling thread run only where a processor has nothing else to do (SCHED_IDLE).
+/// Threads and processes that it starts do not inherit this.
+pub fn set_idle() -> io::Result<()> {
+    set_policy(libc::SCHED_IDLE, 0)
+}
+
+fn set_policy(policy: libc::c_int, priority: libc::c_int) -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: priority };
+    let policy = policy | libc::SCHED_RESET_ON_FORK;
     // SAFETY: `parameter` is a valid `sched_param` that outlives the call; 0 is this thread.
     match unsafe { libc::sched_setscheduler(0, policy, &parameter) } {
         -1 => Err(io::Error::last_os_error()),
