@@ -24,7 +24,7 @@ use crate::report::model::{Failure, Link as LinkFigures, Path as PathFigures, Re
 use crate::report::progress::{self, Progress};
 use crate::topology::Topology;
 
-pub use machine::describe as describe_machine;
+pub use machine::{any_seed, describe as describe_machine};
 
 /// What of the experiment is wanted.
 #[derive(Clone, Debug)]
