@@ -116,6 +116,8 @@ impl PathManager {
         let (mut connection, handle, messages) = genetlink::new_connection()?;
         let socket = connection.socket_mut().socket_mut();
         socket.set_rx_buf_sz(EVENT_BUFFER)?;
+        // An unbound socket has the kernel's own port number, and the kernel does not tell itself.
+        socket.bind_auto()?;
         socket.add_membership(group)?;
         tokio::spawn(connection);
         Ok(Box::pin(messages.filter_map(move |(message, _)| {
@@ -351,9 +353,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_kernel_has_the_family() {
+    async fn the_kernel_has_the_family_and_tells_of_connections() {
         let manager = PathManager::connect().unwrap();
         assert!(manager.limits().await.unwrap().subflows <= 8);
-        let _events = manager.events().await.unwrap();
+        let mut events = manager.events().await.unwrap();
+        let listener = crate::mptcp::listener("[::1]:0".parse().unwrap()).unwrap();
+        let remote = listener.local_addr().unwrap();
+        let (socket, to) = crate::mptcp::dialling(remote.ip(), remote).unwrap();
+        let mut stream = tokio::net::TcpSocket::from_std_stream(socket).connect(to).await.unwrap();
+        let token = crate::mptcp::info(&stream).unwrap().unwrap().token;
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"data").await.unwrap();
+        let established = Event { token, kind: EventKind::Established };
+        while events.next().await.unwrap() != established {}
     }
 }

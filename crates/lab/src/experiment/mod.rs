@@ -25,6 +25,7 @@ use crate::report::progress::{self, Progress};
 use crate::topology::Topology;
 
 pub use machine::{any_seed, describe as describe_machine};
+pub use proofs::gather as prove;
 
 /// What of the experiment is wanted.
 #[derive(Clone, Debug)]

@@ -15,7 +15,10 @@ use crate::topology::{Topology, sink_address, spawner};
 
 /// Captures at host and sink while a short transfer goes each way in each family, and looks for
 /// plain ways in the boxes.
-pub(super) fn gather(topology: &Topology) -> Result<Proofs> {
+///
+/// # Errors
+/// When a capture or a transfer fails.
+pub fn gather(topology: &Topology) -> Result<Proofs> {
     let lan_routes = topology.plain_ways()?;
     let host = Capture::start("lan0", "tcp", &spawner(&topology.host))?;
     let sink = Capture::start("lan0", "tcp", &spawner(&topology.sink))?;

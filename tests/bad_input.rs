@@ -1,0 +1,224 @@
+//! What a user sees who asked for what cannot be: one line with the remedy, an exit code by kind,
+//! and a kernel as it was.
+
+mod common;
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use braid_lab::boxes::{Boxes, Running, keygen};
+use braid_lab::topology::{Topology, sink_address};
+use common::{BRAID, Family, boxes, kernel_state, shell, topology, until};
+use tempfile::TempDir;
+
+const USAGE: i32 = 64;
+const UNAVAILABLE: i32 = 69;
+const IN_USE: i32 = 73;
+const PERMISSION: i32 = 77;
+const CONFIGURATION: i32 = 78;
+
+/// An ingress box whose configuration is right, to be spoilt.
+struct Box {
+    topology: Topology,
+    files: TempDir,
+}
+
+impl Box {
+    fn new() -> Result<Self> {
+        let (topology, files) = (topology()?, tempfile::tempdir()?);
+        let key = keygen(Path::new(BRAID), &files.path().join("key"))?;
+        let config = format!(
+            "[node]\nkey_file = \"{}/key\"\nlisten = [\"[::]:4770\"]\n\n[[path]]\n\
+             interface = \"wan1\"\n\n[intercept]\ninterfaces = [\"lan0\"]\n\n[[peer]]\n\
+             name = \"egress\"\npublic_key = \"{key}\"\nendpoints = [\"10.77.1.2:4770\"]\n\
+             routes = [\"0.0.0.0/0\"]\n",
+            files.path().display()
+        );
+        fs::write(files.path().join("box.toml"), config)?;
+        Ok(Self { topology, files })
+    }
+
+    fn spoil(&self, right: &str, wrong: &str) -> Result<()> {
+        let file = self.files.path().join("box.toml");
+        let text = fs::read_to_string(&file)?;
+        ensure!(text.contains(right), "{right}");
+        fs::write(file, text.replace(right, wrong))?;
+        Ok(())
+    }
+
+    /// Runs it by way of `before` (a shell's words), which must fail.
+    fn run(&self, before: &str) -> Result<Output> {
+        let line = format!("{before} {BRAID} run --insecure-lab -c box.toml");
+        let mut command = Command::new("sh");
+        command.args(["-c", &line]).current_dir(self.files.path());
+        Ok(self.topology.ingress.run(move || command.output())??)
+    }
+
+    /// It must end with this code, one line that has all of `words`, and the kernel as before.
+    fn must_refuse(&self, before: &str, code: i32, words: &[&str]) -> Result<()> {
+        let state = kernel_state(&self.topology.ingress)?;
+        let output = self.run(&format!("timeout 20 {before}"))?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        let last = text.lines().last().unwrap_or_default();
+        let problems: Vec<&str> = text.lines().filter(|l| l.starts_with("braid: ")).collect();
+        ensure!(output.status.code() == Some(code), "{:?}: {text}", output.status);
+        ensure!(problems == [last], "not one line:\n{text}");
+        for word in words {
+            ensure!(last.contains(word), "no \"{word}\" in: {last}");
+        }
+        let after = kernel_state(&self.topology.ingress)?;
+        ensure!(state == after, "before:\n{state}\nafter:\n{after}");
+        Ok(())
+    }
+}
+
+#[test]
+fn an_unknown_key_in_the_configuration() -> Result<()> {
+    let bad = Box::new()?;
+    bad.spoil("interfaces", "interfases")?;
+    bad.must_refuse("", CONFIGURATION, &["box.toml:9:", "unknown field `interfases`", "interfaces"])
+}
+
+#[test]
+fn a_key_file_that_is_missing_or_none() -> Result<()> {
+    let bad = Box::new()?;
+    fs::write(bad.files.path().join("key"), "not a key\n")?;
+    bad.must_refuse("", CONFIGURATION, &["key", "44 characters", "braid keygen"])?;
+    fs::remove_file(bad.files.path().join("key"))?;
+    bad.must_refuse("", CONFIGURATION, &["key", "No such file", "braid keygen"])
+}
+
+#[test]
+fn a_public_key_that_is_none() -> Result<()> {
+    let bad = Box::new()?;
+    bad.spoil("public_key = \"", "public_key = \"xx")?;
+    bad.must_refuse("", CONFIGURATION, &["box.toml:13:", "peer.public_key", "braid pubkey"])
+}
+
+#[test]
+fn an_unknown_interface() -> Result<()> {
+    let bad = Box::new()?;
+    bad.spoil("\"wan1\"", "\"wan7\"")?;
+    bad.must_refuse("", CONFIGURATION, &["box.toml", "path.interface", "\"wan7\"", "ip link"])?;
+    bad.spoil("\"wan7\"", "\"wan1\"")?;
+    bad.spoil("\"lan0\"", "\"lan7\"")?;
+    bad.must_refuse("", CONFIGURATION, &["intercept.interfaces", "\"lan7\""])
+}
+
+#[test]
+fn no_path_to_the_peer() -> Result<()> {
+    let bad = Box::new()?;
+    bad.spoil("10.77.1.2:", "203.0.113.7:")?;
+    bad.must_refuse("", CONFIGURATION, &["no [[path]] leads to peer \"egress\""])
+}
+
+#[test]
+fn a_port_in_use() -> Result<()> {
+    let bad = Box::new()?;
+    let _taken = bad.topology.ingress.run(|| std::net::TcpListener::bind("[::]:4770"))??;
+    bad.must_refuse("", IN_USE, &["node.listen", "[::]:4770", "in use"])
+}
+
+#[test]
+fn an_address_that_is_not_ours() -> Result<()> {
+    let bad = Box::new()?;
+    bad.spoil("[::]:4770", "203.0.113.9:4770")?;
+    bad.must_refuse("", CONFIGURATION, &["node.listen", "203.0.113.9:4770"])
+}
+
+#[test]
+fn no_permission() -> Result<()> {
+    let bad = Box::new()?;
+    bad.must_refuse("setpriv --bounding-set -net_admin", PERMISSION, &["CAP_NET_ADMIN", "root"])
+}
+
+#[test]
+fn mptcp_switched_off() -> Result<()> {
+    let bad = Box::new()?;
+    shell(&bad.topology.ingress, "sysctl -qw net.mptcp.enabled=0")?;
+    bad.must_refuse("", UNAVAILABLE, &["MPTCP is switched off", "sysctl -w net.mptcp.enabled=1"])
+}
+
+/// A kernel without the module: `nft` answers as it does there.
+#[test]
+fn no_tproxy_in_the_kernel() -> Result<()> {
+    let bad = Box::new()?;
+    let fake = bad.files.path().join("nft");
+    fs::write(
+        &fake,
+        "#!/bin/sh\nt=$(cat)\ncase \"$t\" in *tproxy*) echo 'Error: Could not process rule: No such \
+         file or directory' >&2; exit 1;; esac\nexit 0\n",
+    )?;
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755))?;
+    bad.must_refuse("env PATH=$PWD:$PATH", UNAVAILABLE, &["nft_tproxy", "kmod-nft-tproxy"])
+}
+
+#[test]
+fn no_nft_program() -> Result<()> {
+    let bad = Box::new()?;
+    bad.must_refuse("env PATH=/nowhere", UNAVAILABLE, &["cannot run `nft`", "install nftables"])
+}
+
+#[test]
+fn no_insecure_lab_flag() -> Result<()> {
+    let bad = Box::new()?;
+    let output = Command::new(BRAID).args(["run", "-c", "box.toml"]).output()?;
+    ensure!(output.status.code() == Some(USAGE), "{:?}", output.status);
+    ensure!(String::from_utf8_lossy(&output.stderr).contains("--insecure-lab"));
+    drop(bad);
+    Ok(())
+}
+
+#[test]
+fn a_second_braid() -> Result<()> {
+    let bad = Box::new()?;
+    let config = bad.files.path().join("box.toml");
+    let mut first = Running::start(&bad.topology.ingress, Path::new(BRAID), &config, "info")?;
+    let process = format!("process {}", first.id());
+    bad.must_refuse("", IN_USE, &["another braid runs here", &process])?;
+    first.stop()
+}
+
+/// A peer that means another box, and one that nobody knows: named in the log, of no effect.
+#[test]
+fn a_wrong_key_of_a_peer() -> Result<()> {
+    let topology = topology()?;
+    for (spoilt, word) in [("egress.toml", "no [[peer]] here has"), ("ingress.toml", "another box")]
+    {
+        let boxes = boxes(&topology)?;
+        let mut boxes = with_other_key(&topology, boxes, spoilt)?;
+        let address = sink_address(Family::V4, 4242)?;
+        let _listener = topology.sink.run(move || std::net::TcpListener::bind(address))??;
+        let seen = topology.host.run(move || -> std::io::Result<usize> {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+            std::io::Read::read(&mut stream, &mut [0])
+        })?;
+        ensure!(seen.is_err(), "the flow ended in order");
+        until("the log names it", || {
+            Ok(boxes.egress.log().iter().any(|line| line.contains(word)))
+        })?;
+        boxes.stop()?;
+    }
+    Ok(())
+}
+
+/// Starts both boxes again, one of them with another public key for its peer.
+fn with_other_key(topology: &Topology, mut boxes: Boxes, file: &str) -> Result<Boxes> {
+    let other = keygen(Path::new(BRAID), &boxes.files().join("other.key"))?;
+    let file = boxes.files().join(file);
+    let text = fs::read_to_string(&file)?;
+    let old = text.lines().find(|line| line.starts_with("public_key")).context("no key")?;
+    let text = text.replace(old, &format!("public_key = \"{other}\""));
+    fs::write(&file, text)?;
+    boxes.ingress.stop()?;
+    boxes.egress.stop()?;
+    boxes.egress.restart(&topology.egress)?;
+    boxes.ingress.restart(&topology.ingress)?;
+    Ok(boxes)
+}

@@ -1,0 +1,189 @@
+//! What an end sees when the other is not as hoped: refused, silent, slow, gone.
+
+mod common;
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use braid_lab::generator::{Server, fetch};
+use braid_lab::topology::{Topology, sink_address};
+use common::{Family, boxes, topology, until};
+
+const PORT: u16 = 4242;
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Connects from the host and reads until the end, or the error.
+fn read_from_host(topology: &Topology, family: Family) -> Result<std::io::Result<usize>> {
+    let address = sink_address(family, PORT)?;
+    Ok(topology.host.run(move || {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.read_to_end(&mut Vec::new())
+    })?)
+}
+
+#[test]
+fn sink_refuses() -> Result<()> {
+    let topology = topology()?;
+    let boxes = boxes(&topology)?;
+    for family in [Family::V4, Family::V6] {
+        let seen = read_from_host(&topology, family)?;
+        let kind = seen.err().context("the refusal looked like an orderly end")?.kind();
+        ensure!(kind == ErrorKind::ConnectionReset, "{kind:?}");
+    }
+    boxes.stop()
+}
+
+#[test]
+fn sink_is_not_allowed() -> Result<()> {
+    let topology = topology()?;
+    let mut boxes = boxes(&topology)?;
+    // The egress box's own address on the sink's LAN: reachable, and none of the peer's business.
+    let seen = topology.host.run(|| {
+        let mut stream = TcpStream::connect("192.168.20.1:4770")?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.read_to_end(&mut Vec::new())
+    })?;
+    ensure!(seen.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset), "not refused");
+    until("the refusal is logged", || {
+        Ok(boxes.egress.log().iter().any(|line| line.contains("refused: the sink is local")))
+    })?;
+    boxes.stop()
+}
+
+/// A sink that answers and then resets: what it said before still arrives.
+#[test]
+fn sink_resets_after_an_answer() -> Result<()> {
+    let topology = topology()?;
+    let boxes = boxes(&topology)?;
+    let address = sink_address(Family::V4, PORT)?;
+    let listener = topology.sink.run(move || TcpListener::bind(address))??;
+    let sink = thread::spawn(move || -> std::io::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        // What fits in the first window: a close with bytes unread throws away what has not left.
+        stream.write_all(&[7; 10_000])?;
+        // Bytes that nobody reads make the close a reset.
+        stream.peek(&mut [0])?;
+        Ok(())
+    });
+    let (got, error) = topology.host.run(move || -> std::io::Result<_> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.write_all(b"a request that is not read")?;
+        let (mut got, mut buffer) = (0, [0; 4096]);
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return Ok((got, None)),
+                Ok(count) => got += count,
+                Err(error) => return Ok((got, Some(error.kind()))),
+            }
+        }
+    })??;
+    sink.join().expect("the sink's thread")?;
+    ensure!(error == Some(ErrorKind::ConnectionReset), "{error:?} after {got} bytes");
+    ensure!(got == 10_000, "{got} bytes before the reset");
+    boxes.stop()
+}
+
+#[test]
+fn host_stops_reading() -> Result<()> {
+    /// A flow's share of kernel memory (receive and send buffers at both boxes, host and sink) and
+    /// of braid's: what ARCHITECTURE.md states.
+    const KERNEL_BOUND: u64 = 16 << 20;
+    const BRAID_BOUND: u64 = 1 << 20;
+    let topology = topology()?;
+    let boxes = boxes(&topology)?;
+    let address = sink_address(Family::V4, PORT)?;
+    let listener = topology.sink.run(move || TcpListener::bind(address))??;
+    let stream = topology.host.run(move || TcpStream::connect(address))??;
+    let (mut sink, _) = listener.accept()?;
+    let resident = |boxes: &braid_lab::boxes::Boxes| -> Result<u64> {
+        Ok(boxes.ingress.resident_bytes()? + boxes.egress.resident_bytes()?)
+    };
+    let (kernel_before, braid_before) = (tcp_memory()?, resident(&boxes)?);
+    // Send until nothing goes any more: every buffer on the way is full.
+    sink.set_write_timeout(Some(Duration::from_secs(3)))?;
+    let mut sent = 0;
+    while let Ok(count) = sink.write(&[1; 65536]) {
+        sent += count;
+        ensure!(sent < 1 << 28, "{sent} bytes went to a host that reads nothing");
+    }
+    let kernel = tcp_memory()?.saturating_sub(kernel_before);
+    let braid = resident(&boxes)?.saturating_sub(braid_before);
+    ensure!(kernel < KERNEL_BOUND, "the kernel holds {kernel} bytes for one flow");
+    ensure!(braid < BRAID_BOUND, "braid holds {braid} bytes for one flow");
+    println!("one stuck flow: {sent} bytes sent, kernel {kernel}, braid {braid}");
+    // And it goes on as if nothing had been.
+    stream.set_read_timeout(Some(LIMIT))?;
+    let reader = thread::spawn(move || {
+        let (mut stream, mut count, mut buffer) = (stream, 0, vec![0; 1 << 16]);
+        while let Ok(read @ 1..) = stream.read(&mut buffer) {
+            count += read;
+        }
+        count
+    });
+    drop(sink);
+    ensure!(reader.join().expect("the reader's thread") == sent, "bytes were lost");
+    boxes.stop()
+}
+
+/// Bytes that TCP holds on the whole machine: "mem" of /proc/net/sockstat, in pages.
+fn tcp_memory() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/net/sockstat")?;
+    let line = text.lines().find(|line| line.starts_with("TCP:")).context("no TCP line")?;
+    let pages: u64 = line.rsplit(' ').next().context("no mem")?.parse()?;
+    Ok(pages * 4096)
+}
+
+#[test]
+fn path_goes_silent() -> Result<()> {
+    let topology = topology()?;
+    let boxes = boxes(&topology)?;
+    let address = sink_address(Family::V4, PORT)?;
+    let server = topology.sink.run(move || Server::start(&[address]))??;
+    for path in 0..2 {
+        // 100 MB take two seconds; the path goes when 20 MB have come.
+        let link = &topology.links[path];
+        let carried = || link.counters(braid_lab::link::Direction::Down).tally.bytes_delivered;
+        let before = carried();
+        thread::scope(|scope| -> Result<()> {
+            let host = &topology.host;
+            let download =
+                scope.spawn(move || host.run(move || fetch(address, 100_000_000, 3, LIMIT)));
+            until("a tenth has come", || Ok(carried() > before + 10_000_000))?;
+            link.black_hole(true)?;
+            download.join().expect("the download's thread")??;
+            link.black_hole(false)?;
+            Ok(())
+        })?;
+    }
+    ensure!(server.stats().wrong == 0, "{:?}", server.stats());
+    boxes.stop()
+}
+
+#[test]
+fn a_box_is_killed() -> Result<()> {
+    let topology = topology()?;
+    let mut boxes = boxes(&topology)?;
+    let address = sink_address(Family::V4, PORT)?;
+    let listener = topology.sink.run(move || TcpListener::bind(address))??;
+    let mut host = topology.host.run(move || TcpStream::connect(address))??;
+    let (mut sink, _) = listener.accept()?;
+    boxes.ingress.kill()?;
+    host.set_read_timeout(Some(LIMIT))?;
+    sink.set_read_timeout(Some(LIMIT))?;
+    // The kernel closes a dead process's sockets in order.
+    ensure!(host.read(&mut [0]).is_ok_and(|count| count == 0), "the host was not told");
+    let seen = sink.read(&mut [0]);
+    ensure!(seen.is_err_and(|e| e.kind() == ErrorKind::ConnectionReset), "the sink was not told");
+    boxes.ingress.restart(&topology.ingress)?;
+    let _server = {
+        drop(listener);
+        topology.sink.run(move || Server::start(&[address]))??
+    };
+    topology.host.run(move || fetch(address, 1_000_000, 5, LIMIT))??;
+    boxes.stop()
+}
