@@ -70,17 +70,17 @@ impl Topology {
     /// # Errors
     /// When `ip` refuses.
     pub fn route_over(&self, path: usize) -> Result<()> {
-        self.route(path, "replace")?;
-        self.forward("1")
-    }
-
-    /// Takes the plain routes away again, and forwarding with them.
-    ///
-    /// # Errors
-    /// When `ip` refuses.
-    pub fn route_nowhere(&self, last: usize) -> Result<()> {
-        self.route(last, "del")?;
-        self.forward("0")
+        for family in [Family::V4, Family::V6] {
+            let index = usize::from(family == Family::V6);
+            let (near, far) = (path_address(path, 1, family)?, path_address(path, 2, family)?);
+            ip(&self.ingress, &format!("route replace {} via {far}\n", SINK_LAN[index]))?;
+            ip(&self.egress, &format!("route replace {} via {near}\n", HOST_LAN[index]))?;
+        }
+        for node in [&self.ingress, &self.egress] {
+            set(node, "net.ipv4.ip_forward", "1")?;
+            set(node, "net.ipv6.conf.all.forwarding", "1")?;
+        }
+        Ok(())
     }
 
     /// Ways by which a box would reach the other's LAN plainly; there are none while braid runs.
@@ -111,24 +111,6 @@ impl Topology {
     pub fn endpoints(&self, family: Family) -> Result<Vec<SocketAddr>> {
         let address = |number| Ok(SocketAddr::new(path_address(number, 2, family)?, CARRIER_PORT));
         (0..self.links.len()).map(address).collect()
-    }
-
-    fn route(&self, path: usize, action: &str) -> Result<()> {
-        for family in [Family::V4, Family::V6] {
-            let index = usize::from(family == Family::V6);
-            let (near, far) = (path_address(path, 1, family)?, path_address(path, 2, family)?);
-            ip(&self.ingress, &format!("route {action} {} via {far}\n", SINK_LAN[index]))?;
-            ip(&self.egress, &format!("route {action} {} via {near}\n", HOST_LAN[index]))?;
-        }
-        Ok(())
-    }
-
-    fn forward(&self, value: &'static str) -> Result<()> {
-        for node in [&self.ingress, &self.egress] {
-            set(node, "net.ipv4.ip_forward", value)?;
-            set(node, "net.ipv6.conf.all.forwarding", value)?;
-        }
-        Ok(())
     }
 }
 

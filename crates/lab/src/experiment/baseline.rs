@@ -4,44 +4,34 @@ use anyhow::Result;
 
 use super::times::{best_path, measure_times};
 use super::{Plan, Session, meter};
-use crate::report::figure::{Alone, Goodput};
+use crate::iperf::IperfResult;
+use crate::report::figure::{Alone, Goodput, Throughput};
 use crate::topology::Topology;
 
 impl Session<'_> {
     /// Fills in `alone` of every figure, and the plain flow times over the best path.
     pub(super) fn baseline(&mut self) -> Result<()> {
-        let topology = self.topology()?;
-        for path in 0..topology.links.len() {
-            topology.route_over(path)?;
+        for path in 0..self.profile.paths.len() {
             for number in 0..self.setting.throughput.len() {
-                let goodput = self.plain_goodput(&topology, number);
-                let path = topology.links[path].name().to_owned();
+                let goodput = self.plain_goodput(path, number);
+                let name = self.setting.paths[path].name.clone();
+                let outcome = goodput.median().map(|mbit| format!("{mbit:7.1} Mbit/s"));
                 let figure = &mut self.setting.throughput[number];
-                figure.alone.push(Alone { path: path.clone(), goodput });
-                let alone = figure.alone.last().and_then(|alone| alone.goodput.median());
-                let outcome =
-                    alone.map_or("failed".to_owned(), |mbit| format!("{mbit:7.1} Mbit/s"));
-                let what = format!("{} plain over {path}", figure.label());
-                self.step(&what, &outcome);
+                let what = format!("{} plain over {name}", figure.label());
+                figure.alone.push(Alone { path: name, goodput });
+                self.step(&what, &outcome.unwrap_or_else(|| "failed".to_owned()));
             }
-            topology.route_nowhere(path)?;
         }
         if self.plan.times {
-            self.plain_times(&topology)?;
+            self.plain_times(&self.topology()?)?;
         }
         Ok(())
     }
 
-    fn plain_goodput(&mut self, topology: &Topology, number: usize) -> Goodput {
-        let figure = &self.setting.throughput[number];
-        let plan = meter::plan(self.plan, figure, Plan::omit(self.profile));
+    fn plain_goodput(&mut self, path: usize, number: usize) -> Goodput {
         let mut goodput = Goodput::default();
         for _ in 0..self.plan.repeat {
-            match plan
-                .as_ref()
-                .map_err(|e| anyhow::anyhow!("{e}"))
-                .and_then(|plan| meter::iperf(topology, plan))
-            {
+            match self.plain_run(path, &self.setting.throughput[number]) {
                 Ok(result) => meter::add(&mut goodput, &result),
                 Err(error) => self.failed("plain throughput", &error),
             }
@@ -49,13 +39,17 @@ impl Session<'_> {
         goodput
     }
 
+    fn plain_run(&self, path: usize, figure: &Throughput) -> Result<IperfResult> {
+        let topology = self.topology()?;
+        topology.route_over(path)?;
+        meter::iperf(&topology, &meter::plan(self.plan, figure, Plan::omit(self.profile))?)
+    }
+
     fn plain_times(&mut self, topology: &Topology) -> Result<()> {
         let path = best_path(&self.setting);
         topology.route_over(path)?;
         let name = topology.links[path].name().to_owned();
-        let measured = measure_times(topology, self.plan.seed);
-        topology.route_nowhere(path)?;
-        for (size, times) in measured? {
+        for (size, times) in measure_times(topology)? {
             let figure = super::times::figure(&mut self.setting, size, &name);
             figure.plain = Some(times);
         }

@@ -5,56 +5,61 @@ use anyhow::Result;
 use super::times::{best_path, measure_times};
 use super::{Plan, Session, black_hole, meter, proofs, storm};
 use crate::boxes::{Boxes, Setup};
-use crate::report::figure::Goodput;
+use crate::iperf::IperfResult;
+use crate::report::figure::{Goodput, Series, Throughput, Watched};
 use crate::topology::{Topology, lan_prefixes};
+
+/// Host to sink with braid in the boxes, and the links on the watch for what goes round it.
+struct Bond {
+    topology: Topology,
+    boxes: Boxes,
+}
 
 impl Session<'_> {
     pub(super) fn bonded(&mut self) -> Result<()> {
+        let mut seen = Vec::new();
+        for number in 0..self.setting.throughput.len() {
+            let goodput = self.braid_goodput(number, &mut seen);
+            self.setting.throughput[number].braid = goodput;
+            self.figure_done(number, "braid");
+        }
+        let bond = self.bond()?;
+        self.setting.mptcp = proofs::mptcp_settings(&bond.topology)?;
+        let proofs = proofs::gather(&bond.topology);
+        self.keep("proofs", proofs, |setting, proofs| setting.proofs = Some(proofs));
+        if self.plan.times {
+            self.braid_times(&bond.topology);
+        }
+        if self.plan.black_hole {
+            for path in 0..self.profile.paths.len() {
+                let hole = black_hole::measure(&bond.topology, path);
+                self.keep("black hole", hole, |setting, hole| setting.black_holes.push(hole));
+            }
+        }
+        if self.plan.has_storm(self.profile) {
+            let storm = storm::measure(&bond.topology, &bond.boxes, self.plan);
+            self.keep("storm", storm, |setting, storm| setting.storm = Some(storm));
+        }
+        bond.stop(&mut seen)?;
+        if let Some(proofs) = &mut self.setting.proofs {
+            proofs.paths = seen;
+        }
+        Ok(())
+    }
+
+    fn bond(&self) -> Result<Bond> {
         let topology = self.topology()?;
         for link in &topology.links {
             link.forbid(&lan_prefixes()?)?;
         }
         let boxes = Boxes::start(&topology, &Setup::new(&self.plan.braid))?;
-        self.setting.mptcp = proofs::mptcp_settings(&topology)?;
-        for number in 0..self.setting.throughput.len() {
-            let goodput = self.braid_goodput(&topology, number);
-            self.setting.throughput[number].braid = goodput;
-            self.figure_done(number, "braid");
-        }
-        let proofs = proofs::gather(&topology);
-        self.keep("proofs", proofs, |setting, proofs| setting.proofs = Some(proofs));
-        if self.plan.times {
-            self.braid_times(&topology);
-        }
-        if self.plan.black_hole {
-            for path in 0..topology.links.len() {
-                let hole = black_hole::measure(&topology, path);
-                self.keep("black hole", hole, |setting, hole| setting.black_holes.push(hole));
-            }
-        }
-        if self.plan.has_storm(self.profile) {
-            let storm = storm::measure(&topology, &boxes, self.plan);
-            self.keep("storm", storm, |setting, storm| setting.storm = Some(storm));
-        }
-        // What has been seen since counts too.
-        if let Some(proofs) = &mut self.setting.proofs {
-            proofs.paths = proofs::watched_paths(&topology);
-        }
-        boxes.stop()
+        Ok(Bond { topology, boxes })
     }
 
-    fn braid_goodput(&mut self, topology: &Topology, number: usize) -> Goodput {
+    fn braid_goodput(&mut self, number: usize, seen: &mut Vec<Watched>) -> Goodput {
         let mut goodput = Goodput::default();
         for _ in 0..self.plan.repeat {
-            let figure = &self.setting.throughput[number];
-            let direction = figure.direction;
-            let measured =
-                meter::plan(self.plan, figure, Plan::omit(self.profile)).and_then(|plan| {
-                    let work = || meter::iperf(topology, &plan);
-                    let (result, series) = meter::while_watching(&topology.links, direction, work);
-                    Ok((result?, series))
-                });
-            match measured {
+            match self.braid_run(&self.setting.throughput[number], seen) {
                 Ok((result, series)) => {
                     meter::add(&mut goodput, &result);
                     self.setting.throughput[number].series = Some(series);
@@ -65,9 +70,22 @@ impl Session<'_> {
         goodput
     }
 
+    fn braid_run(
+        &self,
+        figure: &Throughput,
+        seen: &mut Vec<Watched>,
+    ) -> Result<(IperfResult, Series)> {
+        let bond = self.bond()?;
+        let plan = meter::plan(self.plan, figure, Plan::omit(self.profile))?;
+        let work = || meter::iperf(&bond.topology, &plan);
+        let (result, series) = meter::while_watching(&bond.topology.links, figure.direction, work);
+        bond.stop(seen)?;
+        Ok((result?, series))
+    }
+
     fn braid_times(&mut self, topology: &Topology) {
         let best = topology.links[best_path(&self.setting)].name().to_owned();
-        let measured = measure_times(topology, self.plan.seed);
+        let measured = measure_times(topology);
         self.keep("flow times of braid", measured, |setting, measured| {
             for (size, times) in measured {
                 super::times::figure(setting, size, &best).braid = Some(times);
@@ -91,5 +109,21 @@ impl Session<'_> {
                 self.step(step, "failed");
             }
         }
+    }
+}
+
+impl Bond {
+    /// Stops the boxes and adds what the links have seen of the LANs to what was seen before.
+    fn stop(self, seen: &mut Vec<Watched>) -> Result<()> {
+        let now = proofs::watched_paths(&self.topology);
+        if seen.is_empty() {
+            seen.clone_from(&now);
+        } else {
+            for (sum, now) in seen.iter_mut().zip(&now) {
+                sum.examined += now.examined;
+                sum.forbidden += now.forbidden;
+            }
+        }
+        self.boxes.stop()
     }
 }

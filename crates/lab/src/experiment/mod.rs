@@ -116,7 +116,7 @@ impl Plan {
     /// longer the path.
     fn omit(profile: &Profile) -> Duration {
         let longest = profile.paths.iter().map(|path| path.down.delay + path.up.delay).max();
-        let seconds = (longest.unwrap_or_default() * 15).as_secs_f64().ceil().max(2.0);
+        let seconds = (longest.unwrap_or_default() * 25).as_secs_f64().ceil().max(2.0);
         Duration::from_secs_f64(seconds)
     }
 }
@@ -144,6 +144,8 @@ impl Session<'_> {
         }
     }
 
+    /// A fresh one for each figure: the links then lose, jitter and wander alike for all, and no
+    /// figure inherits what the kernel remembers of the one before.
     fn topology(&self) -> Result<Topology> {
         Topology::build(self.profile, self.congestion, self.plan.seed)
     }

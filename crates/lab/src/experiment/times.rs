@@ -19,7 +19,7 @@ const SIZES: [(u64, usize); 4] = [(1_000, 40), (100_000, 25), (1_000_000, 12), (
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Times flows of each size from the sink to the host, over whatever leads there now.
-pub(super) fn measure_times(topology: &Topology, _seed: u64) -> Result<Vec<(u64, Times)>> {
+pub(super) fn measure_times(topology: &Topology) -> Result<Vec<(u64, Times)>> {
     let address = sink_address(Family::V4, PORT)?;
     let _server = topology.sink.run(move || Server::start(&[address]))??;
     let mut all = Vec::new();
