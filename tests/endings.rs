@@ -8,7 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use braid_lab::boxes::Boxes;
 use braid_lab::generator::{Server, fetch};
+use braid_lab::link::{Direction, Link};
 use braid_lab::topology::{Topology, sink_address};
 use common::{Family, boxes, topology, until};
 
@@ -100,7 +102,7 @@ fn host_stops_reading() -> Result<()> {
     let listener = topology.sink.run(move || TcpListener::bind(address))??;
     let stream = topology.host.run(move || TcpStream::connect(address))??;
     let (mut sink, _) = listener.accept()?;
-    let resident = |boxes: &braid_lab::boxes::Boxes| -> Result<u64> {
+    let resident = |boxes: &Boxes| -> Result<u64> {
         Ok(boxes.ingress.resident_bytes()? + boxes.egress.resident_bytes()?)
     };
     let (kernel_before, braid_before) = (tcp_memory()?, resident(&boxes)?);
@@ -138,26 +140,23 @@ fn tcp_memory() -> Result<u64> {
     Ok(pages * 4096)
 }
 
-#[test]
-fn path_goes_silent() -> Result<()> {
+/// Downloads 100 MB twice; when a tenth has come, something happens to a path, each path in turn.
+fn download_while(happens: impl Fn(&Link, bool) -> std::io::Result<()>) -> Result<()> {
     let topology = topology()?;
     let boxes = boxes(&topology)?;
     let address = sink_address(Family::V4, PORT)?;
     let server = topology.sink.run(move || Server::start(&[address]))??;
-    for path in 0..2 {
-        // 100 MB take two seconds; the path goes when 20 MB have come.
-        let link = &topology.links[path];
-        let carried = || link.counters(braid_lab::link::Direction::Down).tally.bytes_delivered;
+    for link in &topology.links {
+        let carried = || link.counters(Direction::Down).tally.bytes_delivered;
         let before = carried();
         thread::scope(|scope| -> Result<()> {
             let host = &topology.host;
-            let download =
-                scope.spawn(move || host.run(move || fetch(address, 100_000_000, 3, LIMIT)));
+            let download = move || host.run(move || fetch(address, 100_000_000, 3, LIMIT));
+            let download = scope.spawn(download);
             until("a tenth has come", || Ok(carried() > before + 10_000_000))?;
-            link.black_hole(true)?;
+            happens(link, true)?;
             download.join().expect("the download's thread")??;
-            link.black_hole(false)?;
-            Ok(())
+            Ok(happens(link, false)?)
         })?;
     }
     ensure!(server.stats().wrong == 0, "{:?}", server.stats());
@@ -165,25 +164,43 @@ fn path_goes_silent() -> Result<()> {
 }
 
 #[test]
-fn a_box_is_killed() -> Result<()> {
+fn path_goes_silent() -> Result<()> {
+    download_while(Link::black_hole)
+}
+
+#[test]
+fn path_loses_its_carrier() -> Result<()> {
+    download_while(|link, down| link.carrier(!down))
+}
+
+/// Whoever has a flow through a box that goes is told by a reset, and the box serves again.
+fn box_goes(goes: impl Fn(&mut Boxes) -> Result<()>) -> Result<()> {
     let topology = topology()?;
     let mut boxes = boxes(&topology)?;
     let address = sink_address(Family::V4, PORT)?;
     let listener = topology.sink.run(move || TcpListener::bind(address))??;
     let mut host = topology.host.run(move || TcpStream::connect(address))??;
     let (mut sink, _) = listener.accept()?;
-    boxes.ingress.kill()?;
-    host.set_read_timeout(Some(LIMIT))?;
-    sink.set_read_timeout(Some(LIMIT))?;
-    // The kernel closes a dead process's sockets in order.
-    ensure!(host.read(&mut [0]).is_ok_and(|count| count == 0), "the host was not told");
-    let seen = sink.read(&mut [0]);
-    ensure!(seen.is_err_and(|e| e.kind() == ErrorKind::ConnectionReset), "the sink was not told");
+    goes(&mut boxes)?;
+    for (end, name) in [(&mut host, "host"), (&mut sink, "sink")] {
+        end.set_read_timeout(Some(LIMIT))?;
+        let seen = end.read(&mut [0]);
+        let told = seen.as_ref().is_err_and(|e| e.kind() == ErrorKind::ConnectionReset);
+        ensure!(told, "the {name} saw {seen:?}");
+    }
     boxes.ingress.restart(&topology.ingress)?;
-    let _server = {
-        drop(listener);
-        topology.sink.run(move || Server::start(&[address]))??
-    };
+    drop(listener);
+    let _server = topology.sink.run(move || Server::start(&[address]))??;
     topology.host.run(move || fetch(address, 1_000_000, 5, LIMIT))??;
     boxes.stop()
+}
+
+#[test]
+fn a_box_is_killed() -> Result<()> {
+    box_goes(|boxes| boxes.ingress.kill())
+}
+
+#[test]
+fn a_box_is_stopped() -> Result<()> {
+    box_goes(|boxes| boxes.ingress.stop())
 }

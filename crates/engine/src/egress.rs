@@ -61,7 +61,7 @@ enum OpeningFault {
     Incoming(#[from] IncomingError),
     #[error(transparent)]
     Payload(#[from] OpeningError),
-    #[error("its first record is no `open`")]
+    #[error("its first record is no `open`, or of no flow")]
     NotOpen,
 }
 
@@ -118,9 +118,9 @@ impl Egress {
         };
         match connected {
             Ok(sink) => {
+                let _ = reset_on_close(&sink);
                 let opened = record::header(RecordType::Opened, number, 0);
                 if flow::write_all(&carrier.stream, &opened).await.is_err() {
-                    let _ = reset_on_close(&sink);
                     return Ok(());
                 }
                 let ending = flow::carry(sink, carrier, number, incoming).await;
@@ -165,7 +165,7 @@ async fn read_open(
     incoming: &mut Incoming,
 ) -> Result<(FlowNumber, Open), OpeningFault> {
     let record = incoming.next(stream).await?;
-    if record.kind != RecordType::Open {
+    if record.kind != RecordType::Open || record.flow == FlowNumber(0) {
         return Err(OpeningFault::NotOpen);
     }
     Ok((record.flow, Open::parse(record.payload)?))

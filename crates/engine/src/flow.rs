@@ -14,7 +14,7 @@ use braid_core::record::{
     self, FlowNumber, HEADER_LEN, MAX_RECORD, Record, RecordError, RecordType,
 };
 use braid_core::relay::{Action, Ending, Event, Relay};
-use braid_sys::mptcp::reset_on_close;
+use braid_sys::mptcp::{end_on_close, reset_on_close};
 use braid_sys::tproxy::shut_sending;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -108,6 +108,9 @@ impl Incoming {
 }
 
 /// Carries a flow whose opening is done until it has ended.
+///
+/// `local` is to be one whose close is a reset (`reset_on_close`): so it ends whatever happens to
+/// this task or process, until both directions have ended in order.
 pub async fn carry(
     local: TcpStream,
     carrier: Carrier,
@@ -127,10 +130,12 @@ pub async fn carry(
         Abort(action) = flow.carrier_fault() => Some(Abort(action)),
     };
     match outcome {
-        None => return Ending::Drained,
-        Some(Abort(Action::ResetLocal)) => {
-            let _ = reset_on_close(&flow.local);
+        None => {
+            let _ = end_on_close(&flow.local);
+            return Ending::Drained;
         }
+        // The local connection is reset as it is dropped.
+        Some(Abort(Action::ResetLocal)) => {}
         Some(Abort(_)) => flow.reset_carrier().await,
     }
     Ending::Reset

@@ -66,6 +66,7 @@ impl Ingress {
     }
 
     async fn take(&self, local: TcpStream, host: HostAddr) {
+        let _ = reset_on_close(&local);
         let opened = match local.local_addr() {
             // TPROXY: the socket's own address is the one that the host asked for.
             Ok(sink) => self.open(host, SinkAddr(canonical(sink))).await,
@@ -76,10 +77,7 @@ impl Ingress {
                 let ending = flow::carry(local, carrier, FLOW, Incoming::default()).await;
                 debug!(%host, ?ending, "flow ended");
             }
-            Err(error) => {
-                debug!(%host, %error, "no carrier");
-                let _ = reset_on_close(&local);
-            }
+            Err(error) => debug!(%host, %error, "no carrier"),
         }
     }
 

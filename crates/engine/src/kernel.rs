@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -24,14 +25,16 @@ use crate::error::StartError;
 /// Where locks and remembered values are: on a file system that is empty after a restart.
 const STATE_DIRECTORY: &str = "/var/run/braid";
 
-/// Subflows and addresses that a connection may have beside the first: the kernel's own maximum.
-const MOST_SUBFLOWS: Limits = Limits { accepted_addresses: 8, subflows: 8 };
+/// Subflows that a connection may have beside the first: the kernel's own maximum.
+const MOST_SUBFLOWS: u32 = 8;
 
 /// What others' state was before braid changed it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Remembered {
     sysctls: BTreeMap<String, String>,
     mptcp_limits: Option<(u32, u32)>,
+    /// Endpoints that the kernel had made by itself already; those to come are our carriers'.
+    implicit_endpoints: Vec<(u8, IpAddr)>,
 }
 
 /// The kernel state of this namespace, locked for us.
@@ -79,7 +82,7 @@ impl Kernel {
         for wanted in &plan.sysctls {
             self.set_sysctl(wanted)?;
         }
-        self.raise_limits().await?;
+        self.prepare_acceptor().await?;
         let routes = self.rtnl.sync_routes(&plan.routes).await?;
         let rules = self.rtnl.sync_rules(&plan.rules).await?;
         nft::load(&plan.ruleset.text())?;
@@ -120,8 +123,18 @@ impl Kernel {
             if let Err(error) = self.manager.set_limits(limits).await {
                 warn!("cannot put the MPTCP limits back: {error}");
             }
+            self.delete_endpoints_but(&remembered.implicit_endpoints).await;
         }
         let _ = fs::remove_file(&self.memory);
+    }
+
+    async fn delete_endpoints_but(&self, others: &[(u8, IpAddr)]) {
+        let endpoints = self.manager.implicit_endpoints().await.unwrap_or_default();
+        for endpoint in endpoints.iter().filter(|e| !others.contains(&(e.id, e.address))) {
+            if let Err(error) = self.manager.delete(*endpoint).await {
+                warn!(address = %endpoint.address, "cannot delete an implicit endpoint: {error}");
+            }
+        }
     }
 
     async fn verify(&self, plan: &Plan) -> Result<(), StartError> {
@@ -145,7 +158,8 @@ impl Kernel {
         let name = wanted.name;
         let failed =
             |value: &str, source| StartError::Sysctl { name, wanted: value.to_owned(), source };
-        let current = sysctl::read(name).map_err(|error| failed("", error))?;
+        let current = sysctl::read(name)
+            .map_err(|error| StartError::System("cannot read a sysctl", error))?;
         let Some(current) = current else {
             debug!("this kernel has no sysctl {name}");
             return Ok(());
@@ -161,14 +175,14 @@ impl Kernel {
         Ok(())
     }
 
-    async fn raise_limits(&mut self) -> Result<(), StartError> {
+    async fn prepare_acceptor(&mut self) -> Result<(), StartError> {
+        let endpoints = self.manager.implicit_endpoints().await?;
+        self.remembered.implicit_endpoints =
+            endpoints.iter().map(|endpoint| (endpoint.id, endpoint.address)).collect();
         let Limits { accepted_addresses, subflows } = self.manager.limits().await?;
-        if subflows >= MOST_SUBFLOWS.subflows {
-            return Ok(());
-        }
         self.remembered.mptcp_limits = Some((accepted_addresses, subflows));
         self.remember()?;
-        let limits = Limits { accepted_addresses, ..MOST_SUBFLOWS };
+        let limits = Limits { accepted_addresses, subflows: subflows.max(MOST_SUBFLOWS) };
         Ok(self.manager.set_limits(limits).await?)
     }
 

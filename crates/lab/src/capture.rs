@@ -179,6 +179,8 @@ fn command(interface: &str, filter: &str, file: &Path) -> Command {
     command.args(["-i", interface, "-n", "-p", "-s", SNAP]);
     // Each packet goes to the file at once: none is in a buffer when it is told to end.
     command.args(["--immediate-mode", "-U"]);
+    // KiB: a second of the fastest profile, should tcpdump not get a processor for so long.
+    command.args(["-B", "65536"]);
     // Debian's gives up root before it opens the file, which is ours.
     command.args(["-Z", "root", "-w"]).arg(file);
     if !filter.is_empty() {

@@ -111,7 +111,7 @@ fn report_again(file: &Path, out: &Path) -> Result<ExitCode> {
 }
 
 fn run(arguments: &RunArgs) -> Result<ExitCode> {
-    let scratch = tempfile::Builder::new().prefix("braid-lab-").tempdir()?;
+    let scratch = scratch_folder()?;
     clean_up_on_signal(scratch.path())?;
     let _ = tempfile::env::override_temp_dir(scratch.path());
     let plan = plan(arguments)?;
@@ -182,6 +182,22 @@ fn settings(arguments: &RunArgs) -> Result<Vec<(Profile, String)>> {
         settings.extend(chosen.into_iter().map(|cc| (profile.clone(), cc.to_owned())));
     }
     Ok(settings)
+}
+
+/// A folder named by this process; those of labs that were killed are removed.
+fn scratch_folder() -> Result<tempfile::TempDir> {
+    const PREFIX: &str = "braid-lab-";
+    for entry in fs::read_dir(std::env::temp_dir())?.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+        let gone = owner
+            .is_some_and(|id| id.parse::<u32>().is_ok() && !Path::new("/proc").join(id).exists());
+        if gone {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    Ok(tempfile::Builder::new().prefix(&prefix).tempdir()?)
 }
 
 /// Namespaces, links and boxes vanish with this process; only the scratch folder would stay.

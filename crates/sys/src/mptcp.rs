@@ -123,6 +123,14 @@ pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
     socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO))
 }
 
+/// Makes the close of `socket` an orderly end again.
+///
+/// # Errors
+/// From `setsockopt`.
+pub fn end_on_close(socket: &impl AsFd) -> io::Result<()> {
+    socket2::SockRef::from(socket).set_linger(None)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use futures_util::stream::{Stream, StreamExt as _};
 use genetlink::{GenetlinkError, GenetlinkHandle};
 use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable, NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-    NlasIterator, ParseableParametrized,
+    DecodeError, DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload, NlasIterator, ParseableParametrized,
 };
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 use netlink_sys::AsyncSocket as _;
@@ -40,6 +40,16 @@ pub struct Limits {
     pub accepted_addresses: u32,
     /// Subflows beside the first.
     pub subflows: u32,
+}
+
+/// An address that the kernel's own manager has made an endpoint of by itself, because a peer
+/// joined it. It stays when its connections are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImplicitEndpoint {
+    /// Its identifier.
+    pub id: u8,
+    /// The address.
+    pub address: IpAddr,
 }
 
 /// One subflow to be: where it leaves from and where it goes.
@@ -187,15 +197,47 @@ impl PathManager {
         self.request("set limits", CMD_SET_LIMITS, &body).await.map(|_| ())
     }
 
+    /// Endpoints that the kernel has made by itself in this namespace.
+    ///
+    /// # Errors
+    /// When the kernel refuses to answer.
+    pub async fn implicit_endpoints(&self) -> Result<Vec<ImplicitEndpoint>, PmError> {
+        let flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let found = self.exchange("list endpoints", flags, CMD_GET_ADDR, &[]).await?;
+        Ok(found.iter().filter_map(|message| implicit_endpoint(&message.body)).collect())
+    }
+
+    /// Deletes an endpoint.
+    ///
+    /// # Errors
+    /// When there is none of its identifier.
+    pub async fn delete(&self, endpoint: ImplicitEndpoint) -> Result<(), PmError> {
+        let mut address = address_attributes(endpoint.address);
+        address.push(DefaultNla::new(ADDRESS_ID, vec![endpoint.id]));
+        self.request("delete endpoint", CMD_DEL_ADDR, &[nested(ATTR_ADDR, &address)])
+            .await
+            .map(|_| ())
+    }
+
     async fn request(
         &self,
         action: &'static str,
         command: u8,
         attributes: &[DefaultNla],
     ) -> Result<Vec<Message>, PmError> {
+        self.exchange(action, NLM_F_REQUEST | NLM_F_ACK, command, attributes).await
+    }
+
+    async fn exchange(
+        &self,
+        action: &'static str,
+        flags: u16,
+        command: u8,
+        attributes: &[DefaultNla],
+    ) -> Result<Vec<Message>, PmError> {
         let message = Message { command, body: bytes_of(attributes) };
         let mut request = NetlinkMessage::from(GenlMessage::from_payload(message));
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        request.header.flags = flags;
         let mut answers = self.handle.clone().request(request).await?;
         let mut found = Vec::new();
         while let Some(answer) = answers.next().await {
@@ -211,6 +253,8 @@ impl PathManager {
     }
 }
 
+const CMD_DEL_ADDR: u8 = 2;
+const CMD_GET_ADDR: u8 = 3;
 const CMD_SET_LIMITS: u8 = 5;
 const CMD_GET_LIMITS: u8 = 6;
 const CMD_SUBFLOW_CREATE: u8 = 10;
@@ -230,6 +274,7 @@ const ADDRESS_FLAGS: u16 = 6;
 
 const FLAG_SUBFLOW: u32 = 1 << 1;
 const FLAG_BACKUP: u32 = 1 << 2;
+const FLAG_IMPLICIT: u32 = 1 << 4;
 
 const EVENT_ESTABLISHED: u8 = 2;
 const EVENT_CLOSED: u8 = 3;
@@ -312,6 +357,23 @@ fn v4_of(value: &[u8]) -> Option<IpAddr> {
 
 fn v6_of(value: &[u8]) -> Option<IpAddr> {
     value.try_into().ok().map(|octets: [u8; 16]| Ipv6Addr::from(octets).into())
+}
+
+fn implicit_endpoint(body: &[u8]) -> Option<ImplicitEndpoint> {
+    const NLA_TYPE_MASK: u16 = 0x3fff;
+    let nested = attributes(body).find(|(kind, _)| kind & NLA_TYPE_MASK == ATTR_ADDR)?.1;
+    let (mut id, mut address, mut flags) = (None, None, 0);
+    for (kind, value) in attributes(&nested) {
+        match kind {
+            ADDRESS_ID => id = value.first().copied(),
+            ADDRESS_ADDR4 => address = v4_of(&value),
+            ADDRESS_ADDR6 => address = v6_of(&value),
+            ADDRESS_FLAGS => flags = u32_of(&value),
+            _ => {}
+        }
+    }
+    let endpoint = ImplicitEndpoint { id: id?, address: address? };
+    (flags & FLAG_IMPLICIT != 0).then_some(endpoint)
 }
 
 fn event(message: &Message) -> Option<Event> {

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{Config, ConfigError, Endpoint, Intercept, PathConfig, Peer};
+use crate::kernel::numbers::MAX_PATHS;
 use crate::path::Role;
 use crate::policy::{EgressPolicy, Source};
 
@@ -93,7 +94,10 @@ impl Reader<'_> {
                 "an address with a port, as [::]:4770",
             )?,
             paths: self.paths(&raw.path)?,
-            intercept: raw.intercept.map(|raw| self.intercept(raw.get_ref())).transpose()?,
+            intercept: raw
+                .intercept
+                .map(|raw| self.intercept(raw.span().start, raw.get_ref()))
+                .transpose()?,
             peers: self.peers(&raw.peer)?,
         };
         if config.listen.is_empty() && config.dialled().next().is_none() {
@@ -120,6 +124,10 @@ impl Reader<'_> {
     }
 
     fn paths(&self, raw: &[RawPath]) -> Result<Vec<PathConfig>, ConfigError> {
+        if let Some(path) = raw.get(MAX_PATHS) {
+            let problem = format!("path: a box has at most {MAX_PATHS}");
+            return Err(self.error(path.interface.span().start, problem));
+        }
         let mut seen = BTreeSet::new();
         raw.iter()
             .map(|path| {
@@ -143,7 +151,10 @@ impl Reader<'_> {
         }
     }
 
-    fn intercept(&self, raw: &RawIntercept) -> Result<Intercept, ConfigError> {
+    fn intercept(&self, at: usize, raw: &RawIntercept) -> Result<Intercept, ConfigError> {
+        if raw.interfaces.is_empty() {
+            return Err(self.error(at, "intercept.interfaces: name at least one interface"));
+        }
         let interfaces = raw
             .interfaces
             .iter()

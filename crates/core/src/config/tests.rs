@@ -77,12 +77,32 @@ fn wrong_values_are_named_with_line_key_and_remedy() {
         (KEY, "c2hvcnQ=", "line 17: peer.public_key: \"c2hvcnQ=\" is not a key of 44"),
         ("wan2", "wan1", "line 8: path.interface: \"wan1\" is there twice"),
         ("br-lan", "lan\\\" }", "line 12: intercept.interfaces:"),
+        ("[\"br-lan\"]", "[]", "line 11: intercept.interfaces: name at least one"),
         ("[\"0.0.0.0/0\", \"::/0\"]", "[]", "line 11: [intercept] takes traffic, but no [[peer]]"),
     ];
     for (right, wrong, expected) in cases {
         let found = problem(&ingress().replace(right, wrong));
         assert!(found.starts_with(expected), "{found}\nis not\n{expected}");
         assert!(!found.contains('\n'), "{found}");
+    }
+}
+
+#[test]
+fn more_paths_than_there_are_tables_for_are_refused() {
+    let paths: String = (0..65).map(|n| format!("[[path]]\ninterface = \"p{n}\"\n")).collect();
+    let found = problem(&ingress().replace("[intercept]", &format!("{paths}[intercept]")));
+    assert!(found.contains("at most 64"), "{found}");
+}
+
+#[test]
+fn the_examples_parse() {
+    for text in [
+        include_str!("../../../../examples/two-boxes/ingress.toml"),
+        include_str!("../../../../examples/two-boxes/egress.toml"),
+        include_str!("../../../../examples/wifi-mesh/a.toml"),
+        include_str!("../../../../examples/wifi-mesh/b.toml"),
+    ] {
+        Config::parse(text).unwrap();
     }
 }
 
