@@ -12,7 +12,8 @@ use braid_lab::boxes::Boxes;
 use braid_lab::generator::{Server, fetch};
 use braid_lab::link::{Direction, Link};
 use braid_lab::topology::{Topology, sink_address};
-use common::{Family, boxes, topology, until};
+use braid_sys::mptcp::reset_on_close;
+use common::{Family, boxes, shell, topology, until};
 
 const PORT: u16 = 4242;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -203,4 +204,51 @@ fn a_box_is_killed() -> Result<()> {
 #[test]
 fn a_box_is_stopped() -> Result<()> {
     box_goes(|boxes| boxes.ingress.stop())
+}
+
+/// A host that closes its direction, and reads on when the sink has long finished.
+#[test]
+fn host_reads_on_after_the_sink_has_finished() -> Result<()> {
+    const ANSWER: usize = 3_000_000;
+    let topology = topology()?;
+    // The time after which the kernel resets a connection closed with bytes unread: 60 s usually.
+    for node in [&topology.ingress, &topology.egress] {
+        shell(node, "sysctl -qw net.mptcp.close_timeout=1")?;
+    }
+    let boxes = boxes(&topology)?;
+    let address = sink_address(Family::V4, PORT)?;
+    let listener = topology.sink.run(move || TcpListener::bind(address))??;
+    let sink = thread::spawn(move || -> std::io::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        stream.read_to_end(&mut Vec::new())?;
+        stream.write_all(&[9; ANSWER])
+    });
+    let mut host = topology.host.run(move || TcpStream::connect(address))??;
+    host.write_all(b"all I have to say")?;
+    host.shutdown(std::net::Shutdown::Write)?;
+    sink.join().expect("the sink's thread")?;
+    // Longer than the kernel's time-out: what is tested is that nothing happens meanwhile.
+    thread::sleep(Duration::from_secs(3));
+    host.set_read_timeout(Some(LIMIT))?;
+    let mut answer = Vec::new();
+    host.read_to_end(&mut answer)?;
+    ensure!(answer.len() == ANSWER, "{} bytes of {ANSWER}", answer.len());
+    boxes.stop()
+}
+
+/// A host that has closed its direction and then resets: the sink is told.
+#[test]
+fn host_resets_after_it_has_closed() -> Result<()> {
+    let topology = topology()?;
+    let boxes = boxes(&topology)?;
+    let address = sink_address(Family::V4, PORT)?;
+    let listener = topology.sink.run(move || TcpListener::bind(address))??;
+    let host = topology.host.run(move || TcpStream::connect(address))??;
+    let (mut sink, _) = listener.accept()?;
+    host.shutdown(std::net::Shutdown::Write)?;
+    ensure!(sink.read(&mut [0])? == 0, "no end of file at the sink");
+    reset_on_close(&host)?;
+    drop(host);
+    until("the sink is told", || Ok(sink.take_error()?.is_some() || sink.write(b"x").is_err()))?;
+    boxes.stop()
 }

@@ -80,3 +80,17 @@ fn carriers_join_over_every_path() -> Result<()> {
     until("both paths carried", || Ok(carried(0) > 1_000_000 && carried(1) > 1_000_000))?;
     boxes.stop()
 }
+
+#[test]
+fn ipv6_is_switched_off() -> Result<()> {
+    let topology = topology()?;
+    for node in [&topology.ingress, &topology.egress] {
+        shell(node, "sysctl -qw net.ipv6.conf.all.disable_ipv6=1")?;
+    }
+    let boxes = boxes(&topology)?;
+    let address = sink_address(Family::V4, 4242)?;
+    let _server = topology.sink.run(move || Server::start(&[address]))??;
+    let limit = Duration::from_secs(60);
+    topology.host.run(move || fetch(address, 1_000_000, 1, limit))??;
+    boxes.stop()
+}

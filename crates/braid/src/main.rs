@@ -78,14 +78,18 @@ fn at_file(error: &braid_engine::StartError, place: &impl std::fmt::Display) -> 
     }
 }
 
-/// Ready at the first SIGTERM or SIGINT.
+/// Ready at the first signal that asks a program to end.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+            _ = quit.recv() => {}
         }
     })
 }

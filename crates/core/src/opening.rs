@@ -163,7 +163,12 @@ fn take_address(bytes: &[u8]) -> Result<(SocketAddr, &[u8]), OpeningError> {
         }
         6 => {
             let (ip, rest) = rest.split_first_chunk::<16>().ok_or(OpeningError::Malformed)?;
-            (IpAddr::V6(Ipv6Addr::from(*ip)), rest)
+            let ip = Ipv6Addr::from(*ip);
+            // An IPv4 address has one notation here: what is judged is what is connected to.
+            if ip.to_ipv4_mapped().is_some() {
+                return Err(OpeningError::Malformed);
+            }
+            (IpAddr::V6(ip), rest)
         }
         _ => return Err(OpeningError::Malformed),
     };
@@ -204,6 +209,14 @@ mod tests {
     }
 
     #[test]
+    fn a_mapped_address_is_refused() {
+        let mut bytes = Vec::new();
+        put_address(&mut bytes, "[::ffff:192.0.2.1]:80".parse().unwrap());
+        put_address(&mut bytes, "[2001:db8::1]:80".parse().unwrap());
+        assert_eq!(Open::parse(&bytes), Err(OpeningError::Malformed));
+    }
+
+    #[test]
     fn every_failure_has_a_code_that_reads_back() {
         for code in 1..=7 {
             assert_eq!(Failure::parse(&[code]).unwrap() as u8, code);
@@ -218,6 +231,7 @@ mod tests {
                 sink: SinkAddr(SocketAddr::new(Ipv6Addr::from(sink).into(), ports[0])),
                 host: HostAddr(SocketAddr::new(Ipv6Addr::from(host).into(), ports[1])),
             };
+            prop_assume!(sink >> 32 != 0xffff && host >> 32 != 0xffff);
             prop_assert_eq!(Open::parse(&open.encode()), Ok(open));
         }
 

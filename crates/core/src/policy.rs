@@ -127,28 +127,31 @@ fn is_special6(ip: Ipv6Addr) -> bool {
         || ip.is_multicast()
         || ip.is_unicast_link_local()
         || ip == Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254)
+        || in6(ip, Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10)
         || embedded4(ip).is_some_and(|v4| is_special4(v4) || is_private(v4.into()))
 }
 
 /// The IPv4 address that an IPv6 one stands for: compatible (RFC 4291), 6to4 (RFC 3056), NAT64
-/// (RFC 6052). A sink may not be reached by another notation of a refused address.
+/// (RFC 6052, RFC 8215). A sink may not be reached by another notation of a refused address.
 fn embedded4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let octets = ip.octets();
     let at = |from: usize| {
         Ipv4Addr::new(octets[from], octets[from + 1], octets[from + 2], octets[from + 3])
     };
-    let within = |prefix: Ipv6Addr, length| {
-        Ipv6Net::new(prefix, length).is_ok_and(|prefix| prefix.contains(&ip))
-    };
-    if within(Ipv6Addr::UNSPECIFIED, 96)
-        || within(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96)
-    {
+    let nat64 = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
+    let local_nat64 = Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0);
+    let six_to_four = Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0);
+    if in6(ip, Ipv6Addr::UNSPECIFIED, 96) || in6(ip, nat64, 96) || in6(ip, local_nat64, 48) {
         Some(at(12))
-    } else if within(Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16) {
+    } else if in6(ip, six_to_four, 16) {
         Some(at(2))
     } else {
         None
     }
+}
+
+fn in6(ip: Ipv6Addr, prefix: Ipv6Addr, length: u8) -> bool {
+    Ipv6Net::new(prefix, length).is_ok_and(|prefix| prefix.contains(&ip))
 }
 
 fn in4(ip: Ipv4Addr, prefix: [u8; 4], length: u8) -> bool {
@@ -208,6 +211,8 @@ mod tests {
             "[::127.0.0.1]:80",
             "[64:ff9b::7f00:1]:80",
             "[64:ff9b::a9fe:a9fe]:80",
+            "[64:ff9b:1::7f00:1]:80",
+            "[fec0::1]:80",
             "[2002:7f00:1::]:80",
         ] {
             assert_eq!(admit(&all, sink), Err(Refusal::Special), "{sink}");

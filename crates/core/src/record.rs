@@ -6,8 +6,8 @@
 /// Bytes before a record's payload: length (2), type (1), flow (4).
 pub const HEADER_LEN: usize = 7;
 
-/// The longest payload: the length field counts type, flow and payload in 16 bits.
-pub const MAX_PAYLOAD: usize = u16::MAX as usize - (HEADER_LEN - 2);
+/// The longest payload, bytes: 13 ms at 20 Mbit/s, and what one buffer holds.
+pub const MAX_PAYLOAD: usize = 32 * 1024;
 
 /// The longest record with its header, bytes.
 pub const MAX_RECORD: usize = HEADER_LEN + MAX_PAYLOAD;
@@ -51,6 +51,9 @@ pub enum RecordError {
     /// The length field is below what type and flow take.
     #[error("record of length {0}, shorter than its own header")]
     Short(u16),
+    /// The length field is above what the longest payload takes.
+    #[error("record of length {0}, longer than any")]
+    Long(u16),
     /// A type that this version does not know.
     #[error("record of unknown type {0}")]
     UnknownType(u8),
@@ -65,6 +68,9 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Record<'_>, usize)>, RecordError> {
     let length = u16::from_be_bytes(*length);
     if usize::from(length) < HEADER_LEN - 2 {
         return Err(RecordError::Short(length));
+    }
+    if usize::from(length) > MAX_RECORD - 2 {
+        return Err(RecordError::Long(length));
     }
     let Some((&kind, _)) = rest.split_first() else { return Ok(None) };
     let kind = RecordType::from_byte(kind)?;
@@ -133,7 +139,8 @@ mod tests {
     #[test]
     fn what_cannot_be_a_record_is_refused_before_it_is_whole() {
         assert_eq!(parse(&[0, 4, 4]), Err(RecordError::Short(4)));
-        assert_eq!(parse(&[0xff, 0xff, 99]), Err(RecordError::UnknownType(99)));
+        assert_eq!(parse(&[0xff, 0xff]), Err(RecordError::Long(0xffff)));
+        assert_eq!(parse(&[0x7f, 0xff, 99]), Err(RecordError::UnknownType(99)));
     }
 
     #[test]

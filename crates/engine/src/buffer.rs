@@ -5,9 +5,9 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes in a buffer: the longest record, and room to read on while one is not whole.
-pub const BUFFER_LEN: usize = 80 * 1024;
+pub const BUFFER_LEN: usize = 40 * 1024;
 
-/// Buffers kept for the next flow: 2.5 MiB at most.
+/// Buffers kept for the next flow: 1.25 MiB at most.
 const KEPT: usize = 32;
 
 static POOL: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());

@@ -10,7 +10,7 @@ use braid_sys::mptcp;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpSocket, TcpStream};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::steering::{Registration, Steering};
 
@@ -58,7 +58,7 @@ pub async fn dial(ways: &Arc<[Pairing]>, steering: &Steering) -> io::Result<Carr
             Some(steering.register(info.token, Arc::clone(ways), first))
         }
         _ => {
-            warn!(
+            debug!(
                 local = %ways[first].local,
                 "carrier fell back to plain TCP: something on this path strips MPTCP options, or \
                  the peer has MPTCP switched off"
@@ -74,7 +74,8 @@ async fn first_to_answer(ways: &[Pairing]) -> io::Result<(TcpStream, usize)> {
     let mut next = 0;
     let mut last_error = io::Error::from(io::ErrorKind::NetworkUnreachable);
     loop {
-        if next < ways.len() {
+        // A backup way waits until the normal ones have failed: a first subflow cannot be backup.
+        if next < ways.len() && (!ways[next].backup || attempts.is_empty()) {
             attempts.push(attempt(&ways[next], next));
             next += 1;
         }
@@ -86,7 +87,7 @@ async fn first_to_answer(ways: &[Pairing]) -> io::Result<(TcpStream, usize)> {
                 Ok(connected) => return Ok(connected),
                 Err(error) => last_error = error,
             },
-            () = tokio::time::sleep(NEXT_WAY), if next < ways.len() => {}
+            () = tokio::time::sleep(NEXT_WAY), if next < ways.len() && !ways[next].backup => {}
         }
     }
 }

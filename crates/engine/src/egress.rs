@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use braid_core::addr::canonical;
 use braid_core::config::Peer;
@@ -17,11 +17,13 @@ use braid_sys::rtnl::Rtnl;
 use braid_sys::tproxy;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::carrier::{self, Carrier, GreetingError};
 use crate::flow::{self, Incoming, IncomingError};
-use crate::ingress::accept_failed;
+use crate::ingress::{Trouble, accept};
+use crate::throttle::Throttle;
 
 /// Connections that have not said who they are yet: more are not accepted until these have.
 const GREETINGS: usize = 256;
@@ -38,6 +40,10 @@ pub struct Egress {
     pub peers: BTreeMap<PublicKey, Peer>,
     /// To ask the kernel whose an address is.
     pub rtnl: Rtnl,
+    /// What is wrong, said once a minute.
+    pub trouble: Trouble,
+    /// Connections that are none of a peer's, said once a minute.
+    pub rejections: Throttle,
 }
 
 /// Why an accepted connection carried no flow.
@@ -66,21 +72,22 @@ enum OpeningFault {
 }
 
 impl Egress {
-    /// Accepts carriers from `listener` for as long as the process runs.
+    /// Accepts carriers from `listener` until it is dropped, and its flows with it.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
         let greetings = Arc::new(Semaphore::new(GREETINGS));
+        let mut flows = JoinSet::new();
         loop {
             let Ok(permit) = Arc::clone(&greetings).acquire_owned().await else { return };
-            match listener.accept().await {
+            match accept(&listener, &mut flows).await {
                 Ok((stream, from)) => {
                     let egress = Arc::clone(&self);
-                    tokio::spawn(async move {
+                    flows.spawn(async move {
                         let greeted = egress.greet(stream).await;
                         drop(permit);
                         egress.take(greeted, canonical(from)).await;
                     });
                 }
-                Err(error) => accept_failed(&error).await,
+                Err(error) => self.trouble.accept_failed(&error).await,
             }
         }
     }
@@ -101,7 +108,10 @@ impl Egress {
             Err(rejected) => Err(rejected),
         };
         if let Err(rejected) = served {
-            warn!(%from, "connection rejected: {rejected}");
+            debug!(%from, "connection rejected: {rejected}");
+            if let Some(held) = self.rejections.admit(Instant::now()) {
+                warn!(held, "connection rejected: {rejected}");
+            }
         }
     }
 

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use braid_core::opening::Failure;
 use braid_core::record::{
-    self, FlowNumber, HEADER_LEN, MAX_RECORD, Record, RecordError, RecordType,
+    self, FlowNumber, HEADER_LEN, MAX_PAYLOAD, MAX_RECORD, Record, RecordError, RecordType,
 };
 use braid_core::relay::{Action, Ending, Event, Relay};
 use braid_sys::mptcp::{end_on_close, reset_on_close};
 use braid_sys::tproxy::shut_sending;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tracing::debug;
 
 use crate::buffer::{BUFFER_LEN, Buffer};
@@ -27,13 +28,13 @@ use crate::carrier::Carrier;
 /// for the last of a long record.
 const FIRST_PAYLOAD: usize = 1400;
 
-/// Payload of a long flow's records, bytes: 13 ms at 20 Mbit/s.
-const LARGEST_PAYLOAD: usize = 32 * 1024;
-
 /// How long a reset may wait behind data that is on its way before it overtakes it.
 const RESET_GRACE: Duration = Duration::from_secs(1);
 
-const _: () = assert!(BUFFER_LEN > MAX_RECORD && LARGEST_PAYLOAD <= record::MAX_PAYLOAD);
+/// How long the far box may take to read the end of a drained flow: its host may read slowly.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3600);
+
+const _: () = assert!(BUFFER_LEN > MAX_RECORD);
 
 /// Bytes read from a carrier and not handled yet.
 #[derive(Debug, Default)]
@@ -123,6 +124,7 @@ pub async fn carry(
         number,
         relay: Mutex::new(Relay::default()),
         between_records: AtomicBool::new(true),
+        fin_sent: Notify::new(),
     };
     let outcome = tokio::select! {
         outcome = async { tokio::try_join!(flow.up(), flow.down(incoming)) } => outcome.err(),
@@ -131,7 +133,7 @@ pub async fn carry(
     };
     match outcome {
         None => {
-            let _ = end_on_close(&flow.local);
+            flow.close_in_order().await;
             return Ending::Drained;
         }
         // The local connection is reset as it is dropped.
@@ -151,6 +153,7 @@ struct Flow {
     relay: Mutex<Relay>,
     /// Whether the last record sent is whole, so that another may follow it.
     between_records: AtomicBool,
+    fin_sent: Notify,
 }
 
 impl Flow {
@@ -162,6 +165,7 @@ impl Flow {
             if self.send(&fin).await.is_err() {
                 self.handle(Event::CarrierLost)?;
             }
+            self.fin_sent.notify_one();
         }
         Ok(())
     }
@@ -172,7 +176,19 @@ impl Flow {
         if self.handle(event)? == Some(Action::ShutLocal) && shut_sending(&self.local).is_err() {
             self.handle(Event::LocalReset)?;
         }
-        Ok(())
+        self.watch_until_fin_is_sent(&mut incoming).await
+    }
+
+    /// The far end has nothing more to send, but it may still reset the flow, or go.
+    async fn watch_until_fin_is_sent(&self, incoming: &mut Incoming) -> Result<(), Abort> {
+        let event = tokio::select! {
+            () = self.fin_sent.notified() => return Ok(()),
+            next = incoming.next(&self.carrier.stream) => match next {
+                Ok(record) if record.kind == RecordType::Reset => Event::CarrierReset,
+                _ => Event::CarrierLost,
+            },
+        };
+        self.handle(event).map(|_| ())
     }
 
     fn handle(&self, event: Event) -> Result<Option<Action>, Abort> {
@@ -202,7 +218,7 @@ impl Flow {
                 return Event::CarrierLost;
             }
             if count == most {
-                most = (2 * most).min(LARGEST_PAYLOAD);
+                most = (2 * most).min(MAX_PAYLOAD);
             }
         }
     }
@@ -261,6 +277,18 @@ impl Flow {
         Abort(Action::ResetLocal)
     }
 
+    /// Closes both connections of a drained flow. The carrier is closed only when the far box has
+    /// read all of it: the kernel resets one that was closed with bytes unread after
+    /// `net.mptcp.close_timeout` (60 s).
+    async fn close_in_order(self) {
+        let Self { local, carrier, .. } = self;
+        let _ = end_on_close(&local);
+        drop(local);
+        if shut_sending(&carrier.stream).is_ok() {
+            let _ = tokio::time::timeout(DRAIN_LIMIT, until_end(&carrier.stream)).await;
+        }
+    }
+
     /// Tells the far box of a reset: by a record behind the data that is on its way, and by
     /// closing the carrier hard once the far box has seen it or the time for that is over.
     async fn reset_carrier(&self) {
@@ -294,8 +322,8 @@ pub(crate) async fn fault(stream: &TcpStream) {
 
 /// Reads and throws away until the far end closes.
 async fn until_end(stream: &TcpStream) {
-    let mut buffer = Buffer::take();
     while stream.readable().await.is_ok() {
+        let mut buffer = Buffer::take();
         match stream.try_read(&mut buffer) {
             Ok(0) => return,
             Ok(_) => {}

@@ -2,12 +2,13 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use braid_core::key::{KeyTextError, PrivateKey, PublicKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use tracing::warn;
 
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,10 @@ pub fn generate(file: &Path) -> Result<PublicKey, IdentityError> {
 /// # Errors
 /// When `file` cannot be read or holds no key.
 pub fn load(file: &Path) -> Result<PublicKey, IdentityError> {
+    let mode = fs::metadata(file).map_or(0, |found| found.permissions().mode());
+    if mode & 0o077 != 0 {
+        warn!("{}: others may read this private key: chmod 600", file.display());
+    }
     let text = fs::read_to_string(file).map_err(|e| IdentityError::Read(file.to_owned(), e))?;
     let private: PrivateKey = text.parse().map_err(|e| IdentityError::Text(file.to_owned(), e))?;
     public(&private)
@@ -61,8 +66,6 @@ fn public(private: &PrivateKey) -> Result<PublicKey, IdentityError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]

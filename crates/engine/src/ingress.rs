@@ -2,8 +2,9 @@
 //! leads to its sink.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use braid_core::addr::{HostAddr, SinkAddr, canonical};
 use braid_core::key::PublicKey;
@@ -13,11 +14,13 @@ use braid_core::record::{self, FlowNumber, RecordType};
 use braid_sys::mptcp::reset_on_close;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
-use tracing::{debug, warn};
+use tokio::task::JoinSet;
+use tracing::{debug, error, warn};
 
 use crate::carrier::{self, Carrier};
 use crate::flow::{self, Incoming};
 use crate::steering::Steering;
+use crate::throttle::Throttle;
 
 /// A carrier has one flow for now; it bears this number.
 const FLOW: FlowNumber = FlowNumber(1);
@@ -47,20 +50,29 @@ pub struct Ingress {
     pub destinations: Vec<Destination>,
     /// Joins carriers over all paths.
     pub steering: Steering,
+    /// What is wrong, said once a minute.
+    pub trouble: Trouble,
+}
+
+/// Messages about what goes on being wrong.
+#[derive(Debug, Default)]
+pub struct Trouble {
+    dial: Throttle,
+    accept: Throttle,
 }
 
 impl Ingress {
-    /// Takes flows from `listener` for as long as the process runs.
+    /// Takes flows from `listener` until it is dropped, and its flows with it.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let mut flows = JoinSet::new();
         loop {
-            match listener.accept().await {
+            match accept(&listener, &mut flows).await {
                 Ok((host, from)) => {
                     let ingress = Arc::clone(&self);
-                    tokio::spawn(
-                        async move { ingress.take(host, HostAddr(canonical(from))).await },
-                    );
+                    let from = HostAddr(canonical(from));
+                    flows.spawn(async move { ingress.take(host, from).await });
                 }
-                Err(error) => accept_failed(&error).await,
+                Err(error) => self.trouble.accept_failed(&error).await,
             }
         }
     }
@@ -84,7 +96,9 @@ impl Ingress {
     async fn open(&self, host: HostAddr, sink: SinkAddr) -> io::Result<Carrier> {
         let peer = self.peer_for(sink).ok_or(io::ErrorKind::NetworkUnreachable)?;
         let carrier = carrier::dial(&peer.ways, &self.steering).await.inspect_err(|error| {
-            warn!(peer = peer.name, %error, "peer cannot be dialled");
+            if let Some(held) = self.trouble.dial.admit(Instant::now()) {
+                warn!(peer = peer.name, %error, held, "peer cannot be dialled");
+            }
         })?;
         let preamble = Preamble { dialler: self.identity, acceptor: peer.public_key };
         let mut bytes = preamble.encode().to_vec();
@@ -105,11 +119,33 @@ impl Ingress {
     }
 }
 
-/// Says what is wrong with an accept, and waits where that helps.
-pub(crate) async fn accept_failed(error: &io::Error) {
-    let passing = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset];
-    if !passing.contains(&error.kind()) {
-        warn!(%error, "cannot accept connections for now");
+impl Trouble {
+    /// Says what is wrong with an accept, and waits where that helps.
+    pub(crate) async fn accept_failed(&self, error: &io::Error) {
+        let passing = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset];
+        if passing.contains(&error.kind()) {
+            return;
+        }
+        if let Some(held) = self.accept.admit(Instant::now()) {
+            warn!(%error, held, "cannot accept connections for now");
+        }
         tokio::time::sleep(OUT_OF_RESOURCES).await;
+    }
+}
+
+/// The next connection; flows that have ended meanwhile are forgotten.
+pub(crate) async fn accept(
+    listener: &TcpListener,
+    flows: &mut JoinSet<()>,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => return accepted,
+            Some(ended) = flows.join_next() => {
+                if let Err(error) = ended {
+                    error!("a flow's task failed: {error}");
+                }
+            }
+        }
     }
 }

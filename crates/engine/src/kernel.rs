@@ -4,8 +4,8 @@
 //! that the next start can put it back if this one is killed. The file and a lock are named by
 //! the network namespace: one braid runs in each.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
@@ -31,10 +31,19 @@ const MOST_SUBFLOWS: u32 = 8;
 /// What others' state was before braid changed it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Remembered {
-    sysctls: BTreeMap<String, String>,
+    /// The start of the machine that this is true for: namespaces' numbers come again.
+    boot: String,
+    sysctls: BTreeMap<String, Changed>,
     mptcp_limits: Option<(u32, u32)>,
     /// Endpoints that the kernel had made by itself already; those to come are our carriers'.
     implicit_endpoints: Vec<(u8, IpAddr)>,
+}
+
+/// A sysctl's value before, and the one that braid gave it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Changed {
+    before: String,
+    ours: String,
 }
 
 /// The kernel state of this namespace, locked for us.
@@ -100,32 +109,42 @@ impl Kernel {
 
     /// Whether there was anything to clear.
     async fn clear(&mut self) -> Result<bool, StartError> {
-        let had_table = nft::table(NFT_TABLE)?.is_some();
-        if had_table {
-            nft::load(&format!("delete table inet {NFT_TABLE}\n"))?;
-        }
-        let rules = self.rtnl.sync_rules(&Default::default()).await?;
-        let routes = self.rtnl.sync_routes(&Default::default()).await?;
+        let had_table = nft::table(NFT_TABLE).is_ok_and(|table| table.is_some());
+        // Adding it first makes deleting it right whether it is there or not.
+        let table =
+            nft::load(&format!("add table inet {NFT_TABLE}\ndelete table inet {NFT_TABLE}\n"));
+        let rules = self.rtnl.sync_rules(&BTreeSet::new()).await;
+        let routes = self.rtnl.sync_routes(&BTreeSet::new()).await;
         let had_changes = !self.remembered.is_empty();
         self.put_back().await;
-        Ok(had_table || had_changes || rules.removed + routes.removed > 0)
+        table?;
+        Ok(had_table || had_changes || rules?.removed + routes?.removed > 0)
     }
 
+    /// What cannot be put back stays remembered for the next start.
     async fn put_back(&mut self) {
-        let remembered = std::mem::take(&mut self.remembered);
-        for (name, value) in &remembered.sysctls {
-            if let Err(error) = sysctl::write(name, value) {
-                warn!("cannot put sysctl {name} back to \"{value}\": {error}");
+        self.remembered.sysctls.retain(|name, changed| {
+            let outcome = put_sysctl_back(name, changed);
+            outcome.inspect_err(|e| warn!("cannot put sysctl {name} back: {e}")).is_err()
+        });
+        if let Some((accepted_addresses, subflows)) = self.remembered.mptcp_limits {
+            self.delete_endpoints_but(&self.remembered.implicit_endpoints).await;
+            match self.manager.set_limits(Limits { accepted_addresses, subflows }).await {
+                Ok(()) => self.remembered.mptcp_limits = None,
+                Err(error) => warn!("cannot put the MPTCP limits back: {error}"),
             }
         }
-        if let Some((accepted_addresses, subflows)) = remembered.mptcp_limits {
-            let limits = Limits { accepted_addresses, subflows };
-            if let Err(error) = self.manager.set_limits(limits).await {
-                warn!("cannot put the MPTCP limits back: {error}");
-            }
-            self.delete_endpoints_but(&remembered.implicit_endpoints).await;
+        let kept = if self.remembered.is_empty() {
+            fs::remove_file(&self.memory).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })
+        } else {
+            self.write_memory()
+        };
+        if let Err(error) = kept {
+            warn!("{}: {error}", self.memory.display());
         }
-        let _ = fs::remove_file(&self.memory);
     }
 
     async fn delete_endpoints_but(&self, others: &[(u8, IpAddr)]) {
@@ -161,11 +180,15 @@ impl Kernel {
         let current = sysctl::read(name)
             .map_err(|error| StartError::System("cannot read a sysctl", error))?;
         let Some(current) = current else {
+            if wanted.needed {
+                return Err(failed("", io::ErrorKind::NotFound.into()));
+            }
             debug!("this kernel has no sysctl {name}");
             return Ok(());
         };
         let Some(value) = value_to_set(&wanted.want, &current) else { return Ok(()) };
-        self.remembered.sysctls.insert(name.to_owned(), current);
+        let changed = Changed { before: current, ours: value.clone() };
+        self.remembered.sysctls.entry(name.to_owned()).or_insert(changed);
         self.remember()?;
         match sysctl::write(name, &value) {
             Ok(()) => info!("sysctl {name} set to \"{value}\" while braid runs"),
@@ -187,9 +210,14 @@ impl Kernel {
     }
 
     fn remember(&self) -> Result<(), StartError> {
-        let text = serde_json::to_string(&self.remembered).map_err(io::Error::from);
-        text.and_then(|text| fs::write(&self.memory, text))
-            .map_err(|error| StartError::StateDirectory(self.memory.clone(), error))
+        self.write_memory().map_err(|error| StartError::StateDirectory(self.memory.clone(), error))
+    }
+
+    /// Written beside and renamed: there is always a whole file.
+    fn write_memory(&self) -> io::Result<()> {
+        let new = self.memory.with_extension("new");
+        fs::write(&new, serde_json::to_string(&self.remembered)?)?;
+        fs::rename(&new, &self.memory)
     }
 }
 
@@ -206,8 +234,19 @@ impl Remembered {
 }
 
 fn recall(memory: &Path) -> Remembered {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let text = fs::read_to_string(memory).unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or_default()
+    let remembered: Remembered = serde_json::from_str(&text).unwrap_or_default();
+    if remembered.boot == boot { remembered } else { Remembered { boot, ..Remembered::default() } }
+}
+
+/// Puts a sysctl back, unless somebody has changed it since.
+fn put_sysctl_back(name: &str, changed: &Changed) -> io::Result<()> {
+    let ours = |value: String| value.split_whitespace().eq(changed.ours.split_whitespace());
+    if sysctl::read(name)?.is_some_and(ours) {
+        sysctl::write(name, &changed.before)?;
+    }
+    Ok(())
 }
 
 fn lock(path: &Path) -> Result<Lock, StartError> {
@@ -220,7 +259,12 @@ fn lock(path: &Path) -> Result<Lock, StartError> {
     // counts.
     let still_there =
         || -> io::Result<bool> { Ok(fs::metadata(path)?.ino() == file.metadata()?.ino()) };
-    if file.try_lock().is_err() || !still_there().unwrap_or(false) {
+    let locked = match file.try_lock() {
+        Ok(()) => still_there().unwrap_or(false),
+        Err(TryLockError::WouldBlock) => false,
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    };
+    if !locked {
         let mut owner = String::new();
         let _ = file.read_to_string(&mut owner);
         return Err(StartError::AlreadyRunning(owner.trim().to_owned()));
@@ -261,9 +305,10 @@ mod tests {
     #[test]
     fn what_is_remembered_reads_back_and_rubbish_is_nothing() {
         let mut remembered = Remembered { mptcp_limits: Some((0, 2)), ..Default::default() };
-        remembered.sysctls.insert("a.b".into(), "1 2".into());
+        let changed = || Changed { before: "1 2".into(), ours: "1 3".into() };
+        remembered.sysctls.insert("a.b".into(), changed());
         let text = serde_json::to_string(&remembered).unwrap();
-        assert_eq!(serde_json::from_str::<Remembered>(&text).unwrap().sysctls["a.b"], "1 2");
+        assert_eq!(serde_json::from_str::<Remembered>(&text).unwrap().sysctls["a.b"], changed());
         assert!(serde_json::from_str::<Remembered>("{").unwrap_or_default().is_empty());
     }
 }

@@ -14,6 +14,7 @@ pub mod ingress;
 pub mod kernel;
 pub mod start;
 pub mod steering;
+pub mod throttle;
 
 pub use error::{Kind, StartError};
 pub use start::run;

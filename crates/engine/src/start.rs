@@ -15,14 +15,16 @@ use braid_sys::rtnl::Rtnl;
 use braid_sys::{mptcp, probe, resource, sysctl, tproxy};
 use ipnet::IpNet;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::egress::Egress;
 use crate::error::StartError;
 use crate::identity;
-use crate::ingress::{Destination, Ingress};
+use crate::ingress::{Destination, Ingress, Trouble};
 use crate::kernel::Kernel;
 use crate::steering::Steering;
+use crate::throttle::Throttle;
 
 /// Runs the box until `stop` is ready.
 ///
@@ -33,23 +35,32 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
     check_machine()?;
     let rtnl = Rtnl::connect().map_err(|e| StartError::System("netlink socket", e))?;
     let mut kernel = Kernel::acquire(rtnl.clone()).await?;
-    let prepared = match prepare(&config, &rtnl).await {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            kernel.remove().await;
-            return Err(error);
-        }
+    let ended = tokio::select! {
+        ended = serve(config, identity, rtnl, &mut kernel) => ended,
+        () = stop => Ok(()),
     };
-    let started = match kernel.apply(&prepared.plan).await {
-        Ok(()) => prepared.serve(config, identity, rtnl).await,
-        Err(error) => Err(error),
-    };
-    if started.is_ok() {
-        stop.await;
-        info!("stopping");
-    }
+    // With `serve` its tasks have ended, and every flow with a reset.
+    info!("stopping");
     kernel.remove().await;
-    started
+    ended
+}
+
+/// Prepares, applies and serves; ends only if something goes wrong.
+async fn serve(
+    config: Config,
+    identity: PublicKey,
+    rtnl: Rtnl,
+    kernel: &mut Kernel,
+) -> Result<(), StartError> {
+    let prepared = prepare(&config, &rtnl).await?;
+    kernel.apply(&prepared.plan).await?;
+    let mut tasks = prepared.tasks(config, identity, rtnl).await?;
+    info!(public_key = %identity, "running");
+    let why = match tasks.join_next().await {
+        Some(Err(error)) => error.to_string(),
+        _ => "it has nothing more to do".to_owned(),
+    };
+    Err(StartError::System("a task has ended", std::io::Error::other(why)))
 }
 
 fn check_machine() -> Result<(), StartError> {
@@ -95,21 +106,25 @@ async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
     let (interceptors, ports) = interceptors(config.intercept.is_some())?;
     let all: Vec<Pairing> =
         ways.iter().flat_map(|(_, ways): &(_, Arc<[_]>)| ways.to_vec()).collect();
-    let plan = Plan::new(ruleset(config, &endpoints, ports), &paths, &all, sysctls(config)?);
+    let ruleset = ruleset(config, &endpoints, ports);
+    let plan = Plan::new(ruleset, &paths, &all, sysctls(config)?, probe::ipv6());
     Ok(Prepared { listeners, interceptors, ways, plan })
 }
 
 impl Prepared {
-    async fn serve(
+    /// The box's tasks; each ends when the set is dropped.
+    async fn tasks(
         self,
         config: Config,
         identity: PublicKey,
         rtnl: Rtnl,
-    ) -> Result<(), StartError> {
+    ) -> Result<JoinSet<()>, StartError> {
+        let mut tasks = JoinSet::new();
         let peers = config.peers.into_iter().map(|peer| (peer.public_key, peer)).collect();
-        let egress = Arc::new(Egress { identity, peers, rtnl });
+        let (trouble, rejections) = (Trouble::default(), Throttle::default());
+        let egress = Arc::new(Egress { identity, peers, rtnl, trouble, rejections });
         for listener in self.listeners {
-            tokio::spawn(Arc::clone(&egress).serve(listener));
+            tasks.spawn(Arc::clone(&egress).serve(listener));
         }
         if !self.ways.is_empty() {
             let destinations = self.ways.into_iter().map(|(peer, ways)| Destination {
@@ -118,15 +133,16 @@ impl Prepared {
                 routes: peer.routes,
                 ways,
             });
-            let steering = Steering::start().await?;
-            let ingress = Ingress { identity, destinations: destinations.collect(), steering };
-            let ingress = Arc::new(ingress);
+            let (steering, task) = Steering::start().await?;
+            tasks.spawn(task);
+            let destinations = destinations.collect();
+            let trouble = Trouble::default();
+            let ingress = Arc::new(Ingress { identity, destinations, steering, trouble });
             for listener in self.interceptors {
-                tokio::spawn(Arc::clone(&ingress).serve(listener));
+                tasks.spawn(Arc::clone(&ingress).serve(listener));
             }
         }
-        info!(public_key = %identity, "running");
-        Ok(())
+        Ok(tasks)
     }
 }
 
@@ -188,12 +204,13 @@ fn interceptors(wanted: bool) -> Result<(Vec<TcpListener>, Option<TproxyPorts>),
     };
     let (v4, v4_port) = bind(false).map_err(failed)?;
     let mut listeners = vec![v4];
-    // A kernel may have no IPv6, or none on loopback: then there is none to intercept.
-    let v6_port = bind(true).ok().map(|(listener, port)| {
-        listeners.push(listener);
-        port
-    });
-    Ok((listeners, Some(TproxyPorts { v4: v4_port, v6: v6_port })))
+    let mut ports = TproxyPorts { v4: v4_port, v6: None };
+    if probe::ipv6() {
+        let (v6, v6_port) = bind(true).map_err(failed)?;
+        listeners.push(v6);
+        ports.v6 = Some(v6_port);
+    }
+    Ok((listeners, Some(ports)))
 }
 
 /// The peers' own addresses are always left alone: a carrier must not be intercepted.

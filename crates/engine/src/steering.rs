@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 use braid_core::joins::Joins;
 use braid_core::path::Pairing;
 use braid_sys::mptcp_pm::{Event, EventKind, PathManager, PmError, Subflow};
-use futures_util::StreamExt as _;
+use futures_util::stream::{BoxStream, StreamExt as _};
 use tokio::sync::mpsc;
-use tracing::{debug, trace};
+use tracing::{debug, error, trace};
 
 /// How long the task sleeps when no carrier wants anything.
 const IDLE: Duration = Duration::from_secs(3600);
+
+/// Between two attempts to subscribe to the kernel's events.
+const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Sends carriers to the task that joins them.
 #[derive(Clone, Debug)]
@@ -34,16 +37,16 @@ enum Command {
 }
 
 impl Steering {
-    /// Subscribes to the kernel's events and starts the task.
+    /// Subscribes to the kernel's events; also returns the task, which ends with its last user.
     ///
     /// # Errors
     /// When the kernel lets us neither listen nor steer.
-    pub async fn start() -> Result<Self, PmError> {
+    pub async fn start() -> Result<(Self, impl Future<Output = ()> + Send), PmError> {
         let manager = PathManager::connect()?;
         let events = manager.events().await?;
         let (commands, receiver) = mpsc::unbounded_channel();
-        tokio::spawn(Task { manager, carriers: HashMap::new() }.run(events, receiver));
-        Ok(Self { commands })
+        let task = Task { manager, carriers: HashMap::new() };
+        Ok((Self { commands }, task.run(events, receiver)))
     }
 
     /// Has the connection `token`, dialled over the way numbered `first`, joined over the others.
@@ -68,7 +71,7 @@ struct Task {
 impl Task {
     async fn run(
         mut self,
-        mut events: impl futures_util::Stream<Item = Event> + Unpin,
+        mut events: BoxStream<'static, Event>,
         mut commands: mpsc::UnboundedReceiver<Command>,
     ) {
         loop {
@@ -82,11 +85,23 @@ impl Task {
                 },
                 event = events.next() => match event {
                     Some(event) => self.event(event),
-                    None => return,
+                    None => events = self.subscribe_again().await,
                 },
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             self.ask().await;
+        }
+    }
+
+    /// Without events nobody would join carriers any more, and peers could not join ours.
+    async fn subscribe_again(&self) -> BoxStream<'static, Event> {
+        error!("the kernel's MPTCP events have ended: subscribing again");
+        loop {
+            match self.manager.events().await {
+                Ok(events) => return events,
+                Err(error) => error!("cannot subscribe to MPTCP events: {error}"),
+            }
+            tokio::time::sleep(SUBSCRIBE_AGAIN).await;
         }
     }
 

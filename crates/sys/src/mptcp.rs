@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use braid_core::addr::mapped;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// `SOL_MPTCP` and `MPTCP_INFO` of `linux/mptcp.h`, `TCP_IS_MPTCP` of `linux/tcp.h` (Linux 6.10).
+/// `SOL_MPTCP` of `linux/socket.h` and `MPTCP_INFO` of `linux/mptcp.h`.
 const SOL_MPTCP: i32 = 284;
 const MPTCP_INFO: i32 = 1;
 
@@ -23,8 +23,6 @@ const FLAG_FALLBACK: u32 = 1;
 pub struct Info {
     /// The connection's name on the generic netlink family `mptcp_pm`.
     pub token: u32,
-    /// Subflows beside the first.
-    pub extra_subflows: u8,
     /// Whether it has fallen back to plain TCP.
     pub fallback: bool,
 }
@@ -32,8 +30,7 @@ pub struct Info {
 /// The head of `struct mptcp_info`; the kernel writes as much of it as it is asked for.
 #[repr(C)]
 struct RawInfo {
-    subflows: u8,
-    counters: [u8; 5],
+    counters: [u8; 6],
     flags: u32,
     token: u32,
 }
@@ -108,11 +105,7 @@ pub fn info(socket: &impl AsFd) -> io::Result<Option<Info>> {
     }
     // SAFETY: zeroed before, and every bit pattern is a valid `RawInfo`.
     let raw = unsafe { raw.assume_init() };
-    Ok(Some(Info {
-        token: raw.token,
-        extra_subflows: raw.subflows,
-        fallback: raw.flags & FLAG_FALLBACK != 0,
-    }))
+    Ok(Some(Info { token: raw.token, fallback: raw.flags & FLAG_FALLBACK != 0 }))
 }
 
 /// Makes the close of `socket` a reset (RST, or MP_FASTCLOSE) instead of an orderly end.

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use futures_util::stream::{Stream, StreamExt as _};
+use futures_util::stream::{BoxStream, StreamExt as _};
 use genetlink::{GenetlinkError, GenetlinkHandle};
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage,
@@ -117,7 +117,7 @@ impl PathManager {
     ///
     /// # Errors
     /// When the kernel has no such family or refuses membership (CAP_NET_ADMIN).
-    pub async fn events(&self) -> Result<impl Stream<Item = Event> + Unpin + use<>, PmError> {
+    pub async fn events(&self) -> Result<BoxStream<'static, Event>, PmError> {
         let family = self.handle.resolve_family::<Message>().await?;
         let group = family.multicast_groups.get("mptcp_pm_events").copied();
         let group = group.ok_or_else(|| {

@@ -38,6 +38,12 @@ pub fn may_administer_network() -> io::Result<bool> {
     Ok(bits.is_some_and(|bits| bits & (1 << CAP_NET_ADMIN) != 0))
 }
 
+/// Whether there is IPv6, and it is not switched off: then `lo` has its address.
+#[must_use]
+pub fn ipv6() -> bool {
+    std::net::UdpSocket::bind("[::1]:0").is_ok()
+}
+
 /// Opens an MPTCP socket to see whether there are any.
 ///
 /// # Errors

@@ -33,7 +33,7 @@ pub fn memory_total() -> io::Result<u64> {
 /// # Errors
 /// On older kernels.
 pub fn network_namespace() -> io::Result<u64> {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: `cookie` is valid for `length` bytes and outlives the call.
@@ -41,13 +41,10 @@ pub fn network_namespace() -> io::Result<u64> {
         libc::getsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
+            libc::SO_NETNS_COOKIE,
             (&raw mut cookie).cast(),
             &raw mut length,
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
-
-/// From `asm-generic/socket.h`; mips and sparc number it alike.
-const SO_NETNS_COOKIE: i32 = 71;

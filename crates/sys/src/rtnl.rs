@@ -15,7 +15,7 @@ use futures_util::{Stream, TryStreamExt as _};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, route::RouteHeader};
@@ -97,13 +97,21 @@ impl Rtnl {
         }
     }
 
-    /// Unicast routes of the main table that leave by an interface.
+    /// Unicast routes of the main table that leave by an interface; of those to one destination
+    /// the one with the lowest metric.
     ///
     /// # Errors
     /// When the kernel refuses to answer.
     pub async fn link_routes(&self, index: u32) -> Result<Vec<LinkRoute>, RtnlError> {
-        let routes = self.all_routes().await?;
-        Ok(routes.iter().filter_map(|route| link_route(route, index)).collect())
+        let mut routes = self.all_routes().await?;
+        routes.sort_by_key(metric_of);
+        let mut found: Vec<LinkRoute> = Vec::new();
+        for route in routes.iter().filter_map(|route| link_route(route, index)) {
+            if found.iter().all(|other| other.destination != route.destination) {
+                found.push(route);
+            }
+        }
+        Ok(found)
     }
 
     /// Makes our policy routing rules the wanted ones.
@@ -258,6 +266,14 @@ fn table_of(message: &RouteMessage) -> u32 {
     attribute.unwrap_or(u32::from(message.header.table))
 }
 
+fn metric_of(message: &RouteMessage) -> u32 {
+    let metric = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    });
+    metric.unwrap_or(0)
+}
+
 fn destination_of(message: &RouteMessage) -> Option<IpNet> {
     let unspecified = match message.header.address_family {
         AddressFamily::Inet => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
@@ -370,7 +386,11 @@ fn route_message(route: &Route) -> RouteMessage {
             if on_link_v4 {
                 builder.header.scope = RouteScope::Link;
             }
-            builder.attributes.extend(via.map(|via| RouteAttribute::Gateway(via.into())));
+            if let Some(via) = via {
+                // It is one in the main table already, on the link or declared to be.
+                builder.header.flags |= RouteFlags::Onlink;
+                builder.attributes.push(RouteAttribute::Gateway(via.into()));
+            }
         }
     }
     builder

@@ -75,6 +75,8 @@ fn tcp_socket(v6: bool) -> io::Result<Socket> {
     }
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
+    // A host that has left the LAN is noticed some day; accepted sockets inherit it.
+    socket.set_keepalive(true)?;
     Ok(socket)
 }
 

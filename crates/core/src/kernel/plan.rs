@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::nft::Ruleset;
 use super::numbers::{
-    MARK_INTERCEPTED, MARK_MASK, MAX_PATHS, METRIC_LAST, PRIORITY_FIRST_PATH, PRIORITY_LOCAL,
+    MARK_INTERCEPTED, MARK_MASK, METRIC_LAST, PRIORITY_FIRST_PATH, PRIORITY_LOCAL,
     TABLE_FIRST_PATH, TABLE_LOCAL,
 };
 use crate::path::{Pairing, Path};
@@ -102,20 +102,25 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a box with these paths, each paired with its peers' endpoints.
-    ///
-    /// Paths beyond [`MAX_PATHS`] get no table; the configuration is refused before.
+    /// The plan of a box with these paths, each paired with its peers' endpoints; `v6` when its
+    /// kernel has IPv6.
     #[must_use]
-    pub fn new(ruleset: Ruleset, paths: &[Path], ways: &[Pairing], sysctls: Vec<Sysctl>) -> Self {
-        let mut rules: BTreeSet<Rule> = [false, true].map(intercepted_rule).into();
-        let mut routes: BTreeSet<Route> = everywhere()
-            .map(|destination| Route { table: TABLE_LOCAL, destination, kind: RouteKind::Local })
-            .into();
-        for way in ways.iter().filter(|way| way.path < MAX_PATHS) {
+    pub fn new(
+        ruleset: Ruleset,
+        paths: &[Path],
+        ways: &[Pairing],
+        sysctls: Vec<Sysctl>,
+        v6: bool,
+    ) -> Self {
+        let mut rules: BTreeSet<Rule> =
+            [false, true].into_iter().filter(|of_v6| v6 || !of_v6).map(intercepted_rule).collect();
+        let local = |destination| Route { table: TABLE_LOCAL, destination, kind: RouteKind::Local };
+        let mut routes: BTreeSet<Route> = everywhere(v6).map(local).collect();
+        for way in ways {
             let (table, priority) = (path_table(way.path), PRIORITY_FIRST_PATH + way.path as u32);
             let selector = Selector::Way { from: way.local, to: way.remote.ip() };
             rules.insert(Rule { priority, selector, table });
-            routes.extend(path_routes(&paths[way.path], table));
+            routes.extend(path_routes(&paths[way.path], table, v6));
         }
         Self { ruleset, rules, routes, sysctls }
     }
@@ -131,19 +136,23 @@ fn intercepted_rule(v6: bool) -> Rule {
 }
 
 /// The path's own routes, and a last one in each family that keeps its traffic from other paths.
-fn path_routes(path: &Path, table: u32) -> Vec<Route> {
+fn path_routes(path: &Path, table: u32, v6: bool) -> Vec<Route> {
     let own = path.routes.iter().map(|route| Route {
         table,
         destination: route.destination,
         kind: RouteKind::Unicast { interface: path.index, via: route.via },
     });
-    let last =
-        everywhere().map(|destination| Route { table, destination, kind: RouteKind::Unreachable });
+    let last = everywhere(v6).map(|destination| Route {
+        table,
+        destination,
+        kind: RouteKind::Unreachable,
+    });
     own.chain(last).collect()
 }
 
-fn everywhere() -> [IpNet; 2] {
-    [IpNet::V4(ipnet::Ipv4Net::default()), IpNet::V6(ipnet::Ipv6Net::default())]
+fn everywhere(v6: bool) -> impl Iterator<Item = IpNet> {
+    let of_v6 = v6.then(|| IpNet::V6(ipnet::Ipv6Net::default()));
+    [IpNet::V4(ipnet::Ipv4Net::default())].into_iter().chain(of_v6)
 }
 
 impl fmt::Display for Rule {
@@ -230,7 +239,7 @@ mod tests {
             },
             Sysctl { name: "net.ipv4.tcp_rmem", want: Want::LastAtLeast(1 << 25), needed: false },
         ];
-        let text = Plan::new(ruleset, &paths, &ways, sysctls).to_string();
+        let text = Plan::new(ruleset, &paths, &ways, sysctls, true).to_string();
         let (plan, _) = text.split_once("add table").unwrap();
         assert_eq!(plan, include_str!("golden/two-paths.txt"));
     }
