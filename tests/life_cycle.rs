@@ -59,6 +59,9 @@ fn others_state_is_left_alone() -> Result<()> {
                   ip route add 10.9.9.0/24 dev lan0 table 4771; sysctl -qw net.mptcp.stale_loss_cnt=7";
     shell(&topology.ingress, others)?;
     let before = kernel_state(&topology.ingress)?;
+    for sign in ["table inet other", "4710:", "table 4771", "stale_loss_cnt:7"] {
+        ensure!(before.contains(sign), "no {sign} in\n{before}");
+    }
     let boxes = boxes(&topology)?;
     boxes.stop()?;
     let after = kernel_state(&topology.ingress)?;

@@ -1,6 +1,6 @@
 //! What the end-to-end tests share: a small experiment, and kernel state as text.
 
-#![allow(dead_code, reason = "each test program uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each test program uses its own part")]
 
 use std::path::Path;
 use std::process::Command;
@@ -18,14 +18,18 @@ pub(crate) use braid_lab::report::figure::Family;
 /// The program under test.
 pub(crate) const BRAID: &str = env!("CARGO_BIN_EXE_braid");
 
-/// Host, boxes and sink with two links of 200 Mbit/s and 2 ms between the boxes.
-pub(crate) fn topology() -> Result<Topology> {
-    let rate = Rate::from_mbit(200.0).context("a rate")?;
-    let shape = Shape::plain(rate, Duration::from_millis(2), 1_250_000);
+/// Two links of this rate in Mbit/s and 2 ms, with a queue of 50 ms.
+pub(crate) fn profile(mbit: f64) -> Result<Profile> {
+    let rate = Rate::from_mbit(mbit).context("a rate")?;
+    let queue = rate.bytes_in(Duration::from_millis(50));
+    let shape = Shape::plain(rate, Duration::from_millis(2), queue);
     let path = || Duplex { up: shape, down: shape, wander: None };
-    let profile =
-        Profile { name: "test".into(), about: "two links".into(), paths: vec![path(), path()] };
-    Topology::build(&profile, "cubic", 1)
+    Ok(Profile { name: "test".into(), about: "two links".into(), paths: vec![path(), path()] })
+}
+
+/// Host, boxes and sink with two links of 200 Mbit/s between the boxes.
+pub(crate) fn topology() -> Result<Topology> {
+    Topology::build(&profile(200.0)?, "cubic", 1)
 }
 
 /// Both boxes at work in a topology, logging all they know.
@@ -45,7 +49,7 @@ pub(crate) fn kernel_state(node: &Netns) -> Result<String> {
         "ip -4 route show table all; ip -6 route show table all",
         "ip mptcp limits; ip mptcp endpoint",
         "cd /proc/sys/net; grep . mptcp/* ipv4/tcp_rmem ipv4/tcp_wmem",
-        "ls /run/braid 2>/dev/null",
+        "ls /run/braid 2>/dev/null || true",
     ];
     let mut state = String::new();
     for look in LOOKS {
@@ -57,7 +61,9 @@ pub(crate) fn kernel_state(node: &Netns) -> Result<String> {
 /// What a shell line prints in a namespace.
 pub(crate) fn shell(node: &Netns, line: &str) -> Result<String> {
     let line = line.to_owned();
-    let output = node.run(move || Command::new("sh").args(["-c", &line]).output())??;
+    let output = node.run(move || Command::new("sh").args(["-ec", &line]).output())??;
+    let words = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {words}", output.status);
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

@@ -83,6 +83,14 @@ impl Topology {
         Ok(())
     }
 
+    /// Starts wandering rates over from their seeds: measurements that are to be compared begin so.
+    ///
+    /// # Errors
+    /// When a link has ended.
+    pub fn restart_wander(&self) -> Result<()> {
+        self.links.iter().try_for_each(|link| Ok(link.restart_wander()?))
+    }
+
     /// Ways by which a box would reach the other's LAN plainly; there are none while braid runs.
     ///
     /// # Errors
@@ -99,6 +107,9 @@ impl Topology {
             if output.status.success() {
                 let way = String::from_utf8_lossy(&output.stdout);
                 ways.push(format!("{}: {}", node.label(), way.trim()));
+            } else {
+                let words = String::from_utf8_lossy(&output.stderr);
+                ensure!(words.contains("unreachable"), "ip route get: {}", words.trim());
             }
         }
         Ok(ways)
@@ -168,9 +179,9 @@ fn set_congestion(node: &Netns, congestion: &str) -> Result<()> {
     let allowed = sysctl::read(ALLOWED)?.unwrap_or_default();
     sysctl::write(ALLOWED, &format!("{allowed} {congestion}"))
         .with_context(|| format!("this kernel has no congestion control \"{congestion}\""))?;
-    let outcome = node.run(try_it)?;
+    let outcome = node.run(try_it);
     sysctl::write(ALLOWED, &allowed)?;
-    outcome.with_context(|| format!("set congestion control {congestion}"))
+    outcome?.with_context(|| format!("set congestion control {congestion}"))
 }
 
 /// A lock against all labs of this machine that nothing is left of: an abstract socket's name.

@@ -23,15 +23,15 @@ impl Session<'_> {
             }
         }
         if self.plan.times {
-            self.plain_times(&self.topology()?)?;
+            self.plain_times(&self.topology(0)?)?;
         }
         Ok(())
     }
 
     fn plain_goodput(&mut self, path: usize, number: usize) -> Goodput {
         let mut goodput = Goodput::default();
-        for _ in 0..self.plan.repeat {
-            match self.plain_run(path, &self.setting.throughput[number]) {
+        for repeat in 0..self.plan.repeat {
+            match self.plain_run(path, &self.setting.throughput[number], repeat) {
                 Ok(result) => meter::add(&mut goodput, &result),
                 Err(error) => self.failed("plain throughput", &error),
             }
@@ -39,10 +39,14 @@ impl Session<'_> {
         goodput
     }
 
-    fn plain_run(&self, path: usize, figure: &Throughput) -> Result<IperfResult> {
-        let topology = self.topology()?;
+    fn plain_run(&self, path: usize, figure: &Throughput, repeat: usize) -> Result<IperfResult> {
+        let topology = self.topology(repeat)?;
         topology.route_over(path)?;
-        meter::iperf(&topology, &meter::plan(self.plan, figure, Plan::omit(self.profile))?)
+        let plan = meter::plan(self.plan, figure, Plan::omit(self.profile))?;
+        topology.restart_wander()?;
+        let result = meter::iperf(&topology, &plan)?;
+        self.check(&topology, &result)?;
+        Ok(result)
     }
 
     fn plain_times(&mut self, topology: &Topology) -> Result<()> {

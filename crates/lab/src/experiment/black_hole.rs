@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::{meter, times::PORT};
 use crate::generator::{Server, Watch, download_watch};
@@ -11,17 +11,22 @@ use crate::report::figure::{BlackHole, Direction, Family};
 use crate::topology::{Topology, sink_address};
 
 /// When the path goes, when it comes back and when the download ends, from its beginning.
-const HIT: Duration = Duration::from_secs(4);
-const RETURN: Duration = Duration::from_secs(7);
-const END: Duration = Duration::from_secs(16);
+const HIT: Duration = Duration::from_secs(8);
+const RETURN: Duration = Duration::from_secs(11);
+const END: Duration = Duration::from_secs(20);
 
 /// Between two looks at what has arrived.
 const SAMPLE: Duration = Duration::from_millis(5);
 
-/// Goodput is taken over this much to tell whether the sum is back.
-const WINDOW: Duration = Duration::from_millis(200);
+/// Goodput is taken over this much to tell whether the sum is back: what was held back by a gap
+/// and is let go at once is less than that.
+const WINDOW: Duration = Duration::from_secs(1);
 
-pub(super) fn measure(topology: &Topology, path: usize) -> Result<BlackHole> {
+/// `whole` is what braid reaches over all paths, in Mbit/s.
+///
+/// # Errors
+/// When the download breaks, or does not use all paths before the hit.
+pub(super) fn measure(topology: &Topology, path: usize, whole: f64) -> Result<BlackHole> {
     let address = sink_address(Family::V4, PORT)?;
     let _server = topology.sink.run(move || Server::start(&[address]))??;
     let (outcome, series) = meter::while_watching(&topology.links, Direction::Down, || {
@@ -38,13 +43,21 @@ pub(super) fn measure(topology: &Topology, path: usize) -> Result<BlackHole> {
     });
     let (watch, hit, back) = outcome?;
     ensure!(watch.wrong == 0, "{} bytes of the download were wrong", watch.wrong);
+    if let Some(why) = &watch.broke {
+        bail!("the download broke: {why}");
+    }
+    let before = rate(&watch, hit.saturating_sub(2 * WINDOW), 2 * WINDOW);
+    ensure!(
+        before > 0.6 * whole && before > 0.0,
+        "before the hit there were {before:.1} of {whole:.1} Mbit/s"
+    );
     Ok(BlackHole {
         path: topology.links[path].name().to_owned(),
         direction: Direction::Down,
         hit_s: hit.as_secs_f64(),
         returned_s: back.as_secs_f64(),
         longest_stall_ms: watch.longest_gap(hit).as_secs_f64() * 1e3,
-        recovered_ms: recovered(&watch, hit, back).map(|time| time.as_secs_f64() * 1e3),
+        recovered_ms: recovered(&watch, back, before).map(|time| time.as_secs_f64() * 1e3),
         series: Some(series),
     })
 }
@@ -59,24 +72,27 @@ fn cut(topology: &Topology, path: usize, began: Instant) -> Result<(Duration, Du
     Ok((hit, began.elapsed()))
 }
 
-/// From the path's return until goodput is 90 % of what it was before the path went.
-fn recovered(watch: &Watch, hit: Duration, back: Duration) -> Option<Duration> {
+/// From the path's return to the first moment from which on goodput is, for a window, 90 % of what
+/// it was before.
+fn recovered(watch: &Watch, back: Duration, before: f64) -> Option<Duration> {
+    let end = watch.samples.last()?.0;
+    let mut from = back;
+    while from + WINDOW <= end {
+        if rate(watch, from, WINDOW) >= 0.9 * before {
+            return Some(from - back);
+        }
+        from += WINDOW / 50;
+    }
+    None
+}
+
+/// Mbit/s over a time.
+fn rate(watch: &Watch, from: Duration, length: Duration) -> f64 {
     let at = |time: Duration| {
         let before = watch.samples.partition_point(|(when, _)| *when <= time);
         watch.samples.get(before.saturating_sub(1)).map_or(0, |(_, bytes)| *bytes)
     };
-    let settled = hit / 2;
-    let before = (at(hit) - at(settled)) as f64 / (hit - settled).as_secs_f64();
-    let end = watch.samples.last()?.0;
-    let mut from = back;
-    while from + WINDOW <= end {
-        let now = (at(from + WINDOW) - at(from)) as f64 / WINDOW.as_secs_f64();
-        if now >= 0.9 * before {
-            return Some(from + WINDOW - back);
-        }
-        from += WINDOW / 10;
-    }
-    None
+    (at(from + length) - at(from)) as f64 * 8.0 / 1e6 / length.as_secs_f64()
 }
 
 #[cfg(test)]
@@ -86,8 +102,8 @@ mod tests {
     /// 1000 bytes a millisecond, half of that from the hit until `full`.
     fn watch(full: u64) -> Watch {
         let mut bytes = 0;
-        let samples = (0..10_000u64).map(|ms| {
-            bytes += if (4000..full).contains(&ms) { 500 } else { 1000 };
+        let samples = (0..20_000u64).map(|ms| {
+            bytes += if (8000..full).contains(&ms) { 500 } else { 1000 };
             (Duration::from_millis(ms), bytes)
         });
         let samples = samples.collect();
@@ -96,8 +112,11 @@ mod tests {
 
     #[test]
     fn recovery_is_counted_from_the_return() {
-        let after = recovered(&watch(8000), HIT, RETURN).unwrap();
-        assert!((1100..=1250).contains(&after.as_millis()), "{after:?}");
-        assert_eq!(recovered(&watch(20_000), HIT, RETURN), None);
+        let before = rate(&watch(0), Duration::from_secs(6), 2 * WINDOW);
+        assert!((before - 8.0).abs() < 0.1, "{before}");
+        // 90 % over a second that begins 800 ms before all of it is back.
+        let after = recovered(&watch(12_000), RETURN, before).unwrap();
+        assert!((780..=840).contains(&after.as_millis()), "{after:?}");
+        assert_eq!(recovered(&watch(20_000), RETURN, before), None);
     }
 }

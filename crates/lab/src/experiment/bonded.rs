@@ -1,12 +1,12 @@
 //! The same with braid in the boxes, over all paths and with no other way.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::times::{best_path, measure_times};
 use super::{Plan, Session, black_hole, meter, proofs, storm};
 use crate::boxes::{Boxes, Setup};
 use crate::iperf::IperfResult;
-use crate::report::figure::{Goodput, Series, Throughput, Watched};
+use crate::report::figure::{Direction, Goodput, Series, Throughput, Watched};
 use crate::topology::{Topology, lan_prefixes};
 
 /// Host to sink with braid in the boxes, and the links on the watch for what goes round it.
@@ -23,32 +23,53 @@ impl Session<'_> {
             self.setting.throughput[number].braid = goodput;
             self.figure_done(number, "braid");
         }
-        let bond = self.bond()?;
+        let bond = self.bond(0)?;
         self.setting.mptcp = proofs::mptcp_settings(&bond.topology)?;
         let proofs = proofs::gather(&bond.topology);
+        bond.stop(&mut seen)?;
         self.keep("proofs", proofs, |setting, proofs| setting.proofs = Some(proofs));
         if self.plan.times {
+            let bond = self.bond(0)?;
             self.braid_times(&bond.topology);
+            bond.stop(&mut seen)?;
         }
         if self.plan.black_hole {
-            for path in 0..self.profile.paths.len() {
-                let hole = black_hole::measure(&bond.topology, path);
-                self.keep("black hole", hole, |setting, hole| setting.black_holes.push(hole));
-            }
+            self.black_holes(&mut seen)?;
         }
         if self.plan.has_storm(self.profile) {
-            let storm = storm::measure(&bond.topology, &bond.boxes, self.plan);
-            self.keep("storm", storm, |setting, storm| setting.storm = Some(storm));
+            self.storm(&mut seen)?;
         }
-        bond.stop(&mut seen)?;
         if let Some(proofs) = &mut self.setting.proofs {
             proofs.paths = seen;
         }
         Ok(())
     }
 
-    fn bond(&self) -> Result<Bond> {
-        let topology = self.topology()?;
+    fn black_holes(&mut self, seen: &mut Vec<Watched>) -> Result<()> {
+        let whole = self.setting.throughput.iter().find(|f| f.direction == Direction::Down);
+        let whole = whole.and_then(|figure| figure.braid.median()).unwrap_or(0.0);
+        for path in 0..self.profile.paths.len() {
+            let bond = self.bond(path)?;
+            let hole = black_hole::measure(&bond.topology, path, whole);
+            bond.stop(seen)?;
+            self.keep("black hole", hole, |setting, hole| setting.black_holes.push(hole));
+        }
+        Ok(())
+    }
+
+    fn storm(&mut self, seen: &mut Vec<Watched>) -> Result<()> {
+        let bond = self.bond(0)?;
+        let measured = storm::measure(&bond.topology, &bond.boxes, self.plan);
+        bond.stop(seen)?;
+        if let Ok((_, Some(problem))) = &measured {
+            self.failed("storm", &anyhow::anyhow!("{problem}"));
+        }
+        self.keep("storm", measured, |setting, (storm, _)| setting.storm = Some(storm));
+        Ok(())
+    }
+
+    fn bond(&self, repeat: usize) -> Result<Bond> {
+        let topology = self.topology(repeat)?;
         for link in &topology.links {
             link.forbid(&lan_prefixes()?)?;
         }
@@ -58,8 +79,8 @@ impl Session<'_> {
 
     fn braid_goodput(&mut self, number: usize, seen: &mut Vec<Watched>) -> Goodput {
         let mut goodput = Goodput::default();
-        for _ in 0..self.plan.repeat {
-            match self.braid_run(&self.setting.throughput[number], seen) {
+        for repeat in 0..self.plan.repeat {
+            match self.braid_run(&self.setting.throughput[number], repeat, seen) {
                 Ok((result, series)) => {
                     meter::add(&mut goodput, &result);
                     self.setting.throughput[number].series = Some(series);
@@ -73,14 +94,20 @@ impl Session<'_> {
     fn braid_run(
         &self,
         figure: &Throughput,
+        repeat: usize,
         seen: &mut Vec<Watched>,
     ) -> Result<(IperfResult, Series)> {
-        let bond = self.bond()?;
+        let bond = self.bond(repeat)?;
+        let ways = bond.topology.plain_ways()?;
+        ensure!(ways.is_empty(), "a box has a way round braid: {}", ways.join("; "));
         let plan = meter::plan(self.plan, figure, Plan::omit(self.profile))?;
+        bond.topology.restart_wander()?;
         let work = || meter::iperf(&bond.topology, &plan);
         let (result, series) = meter::while_watching(&bond.topology.links, figure.direction, work);
+        let result = result?;
+        self.check(&bond.topology, &result)?;
         bond.stop(seen)?;
-        Ok((result?, series))
+        Ok((result, series))
     }
 
     fn braid_times(&mut self, topology: &Topology) {

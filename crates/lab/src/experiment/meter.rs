@@ -50,11 +50,21 @@ pub(super) fn while_watching<T: Send>(
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let watcher = scope.spawn(|| watch(links, direction, &over));
+        let end = End(&over);
         let result = work();
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         let paths = watcher.join().unwrap_or_default();
         (result, Series { interval_ms: INTERVAL.as_millis() as u32, paths })
     })
+}
+
+/// Ends the watch, also when the work panics.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn watch(links: &[Link], direction: Direction, over: &AtomicBool) -> Vec<PathSeries> {

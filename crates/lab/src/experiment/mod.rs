@@ -15,9 +15,10 @@ mod times;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::link::{Duplex, Shape};
+use crate::iperf::IperfResult;
+use crate::link::{Direction as LinkDirection, Duplex, Shape};
 use crate::profile::Profile;
 use crate::report::figure::{Direction, Family, Goodput, Throughput};
 use crate::report::model::{Failure, Link as LinkFigures, Path as PathFigures, Results, Setting};
@@ -65,9 +66,9 @@ struct Session<'a> {
     say: &'a dyn Fn(&str),
 }
 
-/// Runs the plan; `say` is given a line of progress at a time. A step that fails is in the
-/// results, and the next is taken.
-pub fn run(plan: &Plan, results: &mut Results, say: &dyn Fn(&str)) {
+/// Runs the plan; `say` is given a line of progress at a time, and `keep` what there is after each
+/// setting. A step that fails is in the results, and the next is taken.
+pub fn run(plan: &Plan, results: &mut Results, say: &dyn Fn(&str), keep: &dyn Fn(&Results)) {
     let steps = plan.settings.iter().map(|(profile, _)| plan.steps(profile)).sum();
     let (mut progress, began) = (Progress::new(steps), Instant::now());
     for (profile, congestion) in &plan.settings {
@@ -84,6 +85,7 @@ pub fn run(plan: &Plan, results: &mut Results, say: &dyn Fn(&str)) {
         session.measure();
         let setting = session.setting;
         results.settings.push(setting);
+        keep(results);
     }
 }
 
@@ -144,10 +146,32 @@ impl Session<'_> {
         }
     }
 
-    /// A fresh one for each figure: the links then lose, jitter and wander alike for all, and no
-    /// figure inherits what the kernel remembers of the one before.
-    fn topology(&self) -> Result<Topology> {
-        Topology::build(self.profile, self.congestion, self.plan.seed)
+    /// A fresh one for each measurement: its links lose, jitter and wander as those of the other
+    /// measurements with the same repeat's number, and nothing is inherited of what the kernel
+    /// remembers.
+    fn topology(&self, repeat: usize) -> Result<Topology> {
+        let seed = self.plan.seed.wrapping_add(1000 * repeat as u64);
+        Topology::build(self.profile, self.congestion, seed)
+    }
+
+    /// What iperf3 says must be what was asked for, and the links sound.
+    fn check(&self, topology: &Topology, result: &IperfResult) -> Result<()> {
+        let asked = |found: &str| found.is_empty() || found == self.congestion;
+        ensure!(
+            asked(&result.sender_cc) && asked(&result.receiver_cc),
+            "congestion control {} and {} instead of {}",
+            result.sender_cc,
+            result.receiver_cc,
+            self.congestion
+        );
+        for link in &topology.links {
+            ensure!(link.is_realtime(), "{} has no real-time thread", link.name());
+            for way in [LinkDirection::Up, LinkDirection::Down] {
+                let lost = link.counters(way).undeliverable;
+                ensure!(lost == 0, "{} itself lost {lost} frames", link.name());
+            }
+        }
+        Ok(())
     }
 
     fn step(&mut self, what: &str, outcome: &str) {

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::{Plan, times::PORT};
 use crate::boxes::Boxes;
@@ -23,7 +23,12 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// How long the boxes may take to close what belonged to flows that have ended.
 const SETTLE: Duration = Duration::from_secs(20);
 
-pub(super) fn measure(topology: &Topology, boxes: &Boxes, plan: &Plan) -> Result<Storm> {
+/// On boxes that have carried nothing yet; also what went wrong, if anything did.
+pub(super) fn measure(
+    topology: &Topology,
+    boxes: &Boxes,
+    plan: &Plan,
+) -> Result<(Storm, Option<String>)> {
     let addresses = [sink_address(Family::V4, PORT)?, sink_address(Family::V6, PORT)?];
     let server = topology.sink.run(move || Server::start(&addresses))??;
     let (ledger, seed, flows) = (server.ledger(), plan.seed, plan.storm_flows);
@@ -32,8 +37,9 @@ pub(super) fn measure(topology: &Topology, boxes: &Boxes, plan: &Plan) -> Result
         StormPlan { flows, bytes_each: BYTES, concurrency: AT_ONCE, seed, deadline: DEADLINE };
     let report = topology.host.run(move || storm(&addresses, &storm_plan, &ledger))??;
     let after = settled(boxes, before)?;
-    ensure!(report.passed(), "flows went wrong: {}", report.failures.join("; "));
-    Ok(Storm {
+    let problem = (!report.passed())
+        .then(|| format!("{} flows went wrong: {}", report.failed, report.failures.join("; ")));
+    let storm = Storm {
         flows: report.flows,
         bytes: report.bytes,
         wrong_bytes: report.wrong,
@@ -42,7 +48,8 @@ pub(super) fn measure(topology: &Topology, boxes: &Boxes, plan: &Plan) -> Result
         descriptors_after: after,
         resets: report.resets_ok,
         half_closes: report.half_closes_ok,
-    })
+    };
+    Ok((storm, problem))
 }
 
 /// Descriptors once they are as few as before, or when the time for that is over.

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::handle::{Command, Counters, Direction, Inbox, Shared};
 use super::inspect;
 use super::model::Model;
-use super::shape::{Duplex, Schedule, Shape};
+use super::shape::{Duplex, Schedule, Shape, Wander};
 
 /// Above ordinary programs, below what must measure the link.
 const PRIORITY: u8 = 10;
@@ -47,6 +47,8 @@ pub(super) struct Driver {
     ends: [Tap; 2],
     lanes: [Lane; 2],
     wander: Option<(Schedule, u64)>,
+    /// What `wander` is started from.
+    wander_seed: Option<(Wander, u64)>,
     forbid: Vec<IpNet>,
     black_hole: bool,
     carrier: bool,
@@ -75,12 +77,14 @@ impl Driver {
             forbidden: 0,
         };
         let lanes = [lane(Direction::Up, duplex.up), lane(Direction::Down, duplex.down)];
-        let schedule = |wander| (Schedule::new(wander, seeds.u64(..)), 0);
-        let wander = duplex.wander.clone().map(schedule);
+        let wander_seed = duplex.wander.clone().map(|wander| (wander, seeds.u64(..)));
+        let schedule = |(wander, seed): (Wander, u64)| (Schedule::new(wander, seed), 0);
+        let wander = wander_seed.clone().map(schedule);
         Driver {
             ends,
             lanes,
             wander,
+            wander_seed,
             forbid: Vec::new(),
             black_hole: false,
             carrier: true,
@@ -156,6 +160,10 @@ impl Driver {
                 self.ends.iter().try_for_each(|end| end.set_carrier(on))?;
             }
             Command::Forbid(prefixes) => self.forbid = prefixes,
+            Command::RestartWander => {
+                let start = |(wander, seed)| (Schedule::new(wander, seed), now);
+                self.wander = self.wander_seed.clone().map(start);
+            }
             Command::End => {}
         }
         self.lanes.iter().for_each(|lane| lane.publish(&self.shared));

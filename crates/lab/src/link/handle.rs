@@ -63,6 +63,7 @@ pub(super) enum Command {
     BlackHole(bool),
     Carrier(bool),
     Forbid(Vec<IpNet>),
+    RestartWander,
     End,
 }
 
@@ -153,6 +154,11 @@ impl Link {
     /// one of `prefixes`, in place of those given before.
     pub fn forbid(&self, prefixes: &[IpNet]) -> io::Result<()> {
         self.tell(Command::Forbid(prefixes.to_vec()))
+    }
+
+    /// Has a wandering rate start over from its seed; nothing for another.
+    pub fn restart_wander(&self) -> io::Result<()> {
+        self.tell(Command::RestartWander)
     }
 
     /// The first few forbidden packets.

@@ -112,7 +112,8 @@ fn mark(label: &str, verdict: Option<Verdict>) -> String {
 const KEY: &str = "<section class=\"key\">\n<h2>How to read the bars</h2>\n<p>\
     The pale bands are what plain routing carries over <b>each path alone</b>, laid end to end. The \
     black line near their end is the <b>limit</b>: their sum, less the 20 bytes that Multipath TCP \
-    puts into each segment. The dark bar is <b>braid</b> over all paths (median), the small dots \
+    puts into each segment of the IPv4 carriers (plain IPv6 has as long headers already). The areas \
+    over time are bytes on the wire, headers and all. The dark bar is <b>braid</b> over all paths (median), the small dots \
     its repeats, the green tick below the limit the <b>target</b>. Host and sink speak plain TCP; \
     they know nothing of braid.</p>\n</section>\n";
 

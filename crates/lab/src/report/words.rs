@@ -108,15 +108,15 @@ fn of(what: &str, tally: Tally) -> Option<String> {
     (tally.total() > 0).then(|| format!("{what}: {} of {}", tally.met, tally.total()))
 }
 
-/// The verdict on a whole setting: its throughput, its storm and its proofs.
+/// The verdict on a whole setting: its throughput, its proofs, and its storm if it had one.
 pub(super) fn setting_verdict(setting: &Setting) -> Option<Verdict> {
     let storm = setting.storm.as_ref().map(Storm::verdict);
     let proofs = setting.proofs.as_ref().map(Proofs::verdict);
-    let all = [setting.tally().verdict(), storm, proofs];
-    if all.contains(&Some(Verdict::Missed)) {
+    let needed = [setting.tally().verdict(), proofs];
+    if needed.contains(&Some(Verdict::Missed)) || storm == Some(Verdict::Missed) {
         return Some(Verdict::Missed);
     }
-    all.iter().all(Option::is_some).then_some(Verdict::Met)
+    needed.iter().all(Option::is_some).then_some(Verdict::Met)
 }
 
 /// What a setting missed, in words; nothing if nothing.
