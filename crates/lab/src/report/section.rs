@@ -135,7 +135,7 @@ fn black_hole_caption(hole: &BlackHole) -> String {
         format!("was back {} after the path's return", words::ms(ms))
     });
     format!(
-        "{} swallows every packet from {} s to {} s. The receiver waited at most {} for a byte; \
+        "{} swallows every packet from {:.1} s to {:.1} s. The receiver waited at most {} for a byte; \
          90 % of the sum {back}.",
         hole.path,
         hole.hit_s,
