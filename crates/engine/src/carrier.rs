@@ -1,116 +1,363 @@
-//! Carriers: dialling one over the first way that answers, and greeting on one accepted.
+//! A carrier: an MPTCP connection with the keys of its two directions. Making one, as dialler and
+//! as acceptor, and reading records from it.
+//!
+//! What goes over it is `flow`'s, or `shared`'s for one that carries several flows.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use braid_core::opening::{OpeningError, PREAMBLE_LEN, Preamble};
-use braid_core::path::Pairing;
-use braid_sys::mptcp;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpSocket, TcpStream};
-use tracing::debug;
+use braid_core::carrier::{Kind, PREAMBLE_LEN, Preamble, Turns};
+use braid_core::keys::{CarrierNumber, Direction, SessionId};
+use braid_core::record::{FlowNumber, MAX_RECORD, RecordError, RecordType};
+use braid_core::seal::{Opener, Sealer};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
+use crate::buffer::{BUFFER_LEN, Buffer};
+use crate::dial::{self, Dialled, Ways};
+use crate::session::Session;
 use crate::steering::{Registration, Steering};
 
-/// After this long without an answer the next way is tried beside the first (RFC 8305 section 5).
-const NEXT_WAY: Duration = Duration::from_millis(250);
+/// How long the acceptor may take to say `ready`.
+const READY_LIMIT: Duration = Duration::from_secs(10);
 
-/// A dial that no way answers is given up after this long.
-const DIAL_LIMIT: Duration = Duration::from_secs(20);
+const _: () = assert!(BUFFER_LEN > MAX_RECORD);
 
-/// A dialler must have sent its preamble by then.
-const GREETING_LIMIT: Duration = Duration::from_secs(5);
-
-/// A carrier, and its place with the steering task if we dialled it.
+/// An established carrier that no flow is on.
 #[derive(Debug)]
 pub struct Carrier {
     /// The MPTCP connection.
     pub stream: TcpStream,
-    _registration: Option<Registration>,
+    /// What is sent.
+    pub out: Outgoing,
+    /// What comes.
+    pub incoming: Incoming,
+    /// Whose turn it is; for single carriers.
+    pub turns: Turns,
+    /// The session whose secret its keys come from.
+    pub session: SessionId,
+    /// Who opens on it, and how many flows at a time.
+    pub kind: Kind,
+    /// Whether flows are opened on it by us.
+    pub we_open: bool,
+    /// Its place with the task that joins it over all paths, if we dialled it.
+    pub place: Option<Registration>,
+    /// Its place in the count of the carriers that we have accepted from the peer.
+    pub accepted: Option<OwnedSemaphorePermit>,
+    /// Its place in the count of those that we have dialled for the peer to open on.
+    pub theirs: Option<Arc<()>>,
+}
+
+/// Seals what is sent, and knows whether the last record went out whole.
+#[derive(Debug)]
+pub struct Outgoing {
+    sealer: Sealer,
+    clear: bool,
+    whole: bool,
+}
+
+/// Bytes read from a carrier and not handled yet, and the key to them.
+#[derive(Debug)]
+pub struct Incoming {
+    opener: Opener,
+    buffer: Option<Buffer>,
+    start: usize,
+    end: usize,
+    retired: bool,
+}
+
+/// A record that came; its payload is read by [`Incoming::bytes`] until the next one is asked for.
+#[derive(Clone, Debug)]
+pub struct Came {
+    /// What it is for.
+    pub kind: RecordType,
+    /// The flow it belongs to.
+    pub flow: FlowNumber,
+    payload: Range<usize>,
+}
+
+/// Why no record came from a carrier.
+#[derive(Debug, thiserror::Error)]
+pub enum IncomingError {
+    /// The carrier ended or failed.
+    #[error("the carrier ended: {0}")]
+    Lost(#[from] io::Error),
+    /// What came is no record.
+    #[error(transparent)]
+    Record(#[from] RecordError),
 }
 
 /// Why an accepted connection is no carrier.
 #[derive(Debug, thiserror::Error)]
-pub enum GreetingError {
-    /// Nothing, or not enough, within the time.
-    #[error("no preamble within {} s", GREETING_LIMIT.as_secs())]
-    Late,
-    /// The connection ended.
+pub enum AcceptError {
+    /// The connection ended, or sent what is no record.
     #[error(transparent)]
-    Io(#[from] io::Error),
-    /// Not a preamble.
-    #[error(transparent)]
-    Opening(#[from] OpeningError),
+    Incoming(#[from] IncomingError),
+    /// The number was used before: a replay, or a dialler that lost count.
+    #[error("carrier number {0} was used before in this session")]
+    Used(u32),
+    /// The first record is another.
+    #[error("its first record is no `start`")]
+    NotStart,
 }
 
-/// Dials a peer over its ways in their order, the next one beside the last when that is slow.
-///
-/// # Errors
-/// The last way's when all failed; TimedOut when none answered.
-pub async fn dial(ways: &Arc<[Pairing]>, steering: &Steering) -> io::Result<Carrier> {
-    let (stream, first) = tokio::time::timeout(DIAL_LIMIT, first_to_answer(ways))
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let registration = match mptcp::info(&stream)? {
-        Some(info) if !info.fallback => {
-            Some(steering.register(info.token, Arc::clone(ways), first))
+impl Carrier {
+    /// Dials a carrier of the session over the best way that answers.
+    ///
+    /// # Errors
+    /// From dialling; TimedOut when the peer does not answer; ConnectionReset when it refuses.
+    pub async fn dial(
+        session: &Arc<Session>,
+        ways: &Ways,
+        steering: &Steering,
+        kind: Kind,
+    ) -> io::Result<Self> {
+        let Dialled { stream, place } = dial::dial(ways, steering).await?;
+        let number = session.next_number()?;
+        let preamble = Preamble { session: session.id, number }.encode();
+        let mut carrier = Self::new(session, stream, number, true, kind);
+        carrier.place = place;
+        let start = carrier.out.sealer.start(Instant::now(), &preamble, &[kind.to_byte()]);
+        write_all(&carrier.stream, &start).await?;
+        let ready = carrier.incoming.next(&carrier.stream);
+        let came = tokio::time::timeout(READY_LIMIT, ready).await?.map_err(io::Error::other)?;
+        if came.kind != RecordType::Ready {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "no `ready`"));
         }
-        _ => {
-            debug!(
-                local = %ways[first].local,
-                "carrier fell back to plain TCP: something on this path strips MPTCP options, or \
-                 the peer has MPTCP switched off"
-            );
-            None
-        }
-    };
-    Ok(Carrier { stream, _registration: registration })
-}
+        Ok(carrier)
+    }
 
-async fn first_to_answer(ways: &[Pairing]) -> io::Result<(TcpStream, usize)> {
-    let mut attempts = FuturesUnordered::new();
-    let mut next = 0;
-    let mut last_error = io::Error::from(io::ErrorKind::NetworkUnreachable);
-    loop {
-        // A backup way waits until the normal ones have failed: a first subflow cannot be backup.
-        if next < ways.len() && (!ways[next].backup || attempts.is_empty()) {
-            attempts.push(attempt(&ways[next], next));
-            next += 1;
+    /// Accepts a carrier whose preamble has named the session; answers `ready`.
+    ///
+    /// # Errors
+    /// See [`AcceptError`].
+    pub async fn accept(
+        session: &Arc<Session>,
+        stream: TcpStream,
+        number: CarrierNumber,
+        preamble: &[u8; PREAMBLE_LEN],
+    ) -> Result<Self, AcceptError> {
+        if !session.is_fresh(number) {
+            return Err(AcceptError::Used(number.0));
         }
-        if attempts.is_empty() {
-            return Err(last_error);
+        let unknown = Kind { acceptor_opens: false, shared: false };
+        let mut carrier = Self::new(session, stream, number, false, unknown);
+        carrier.incoming.opener.expect_start(preamble);
+        let came = carrier.incoming.next(&carrier.stream).await?;
+        let byte = carrier.incoming.bytes(&came).first().copied();
+        let kind = byte.filter(|_| came.kind == RecordType::Start).and_then(Kind::from_byte);
+        let kind = kind.ok_or(AcceptError::NotStart)?;
+        // Only now, so that nobody without the keys can use a number up.
+        if !session.use_number(number) {
+            return Err(AcceptError::Used(number.0));
         }
-        tokio::select! {
-            Some(outcome) = attempts.next() => match outcome {
-                Ok(connected) => return Ok(connected),
-                Err(error) => last_error = error,
-            },
-            () = tokio::time::sleep(NEXT_WAY), if next < ways.len() && !ways[next].backup => {}
+        carrier.kind = kind;
+        carrier.we_open = kind.acceptor_opens;
+        carrier.turns = if kind.acceptor_opens { Turns::opener() } else { Turns::other() };
+        let Self { out, stream, .. } = &mut carrier;
+        out.send(stream, RecordType::Ready, FlowNumber(0), &[]).await.map_err(IncomingError::Lost)?;
+        Ok(carrier)
+    }
+
+    /// Whether the next flow may use it when this one is over. One that fell back to plain TCP
+    /// goes over one path and will never go over another.
+    #[must_use]
+    pub fn is_worth_keeping(&self) -> bool {
+        let we_dialled = self.we_open != self.kind.acceptor_opens;
+        !self.incoming.is_retired() && (self.place.is_some() || !we_dialled)
+    }
+
+    fn new(
+        session: &Session,
+        stream: TcpStream,
+        number: CarrierNumber,
+        we_dial: bool,
+        kind: Kind,
+    ) -> Self {
+        let (sends, hears) = if we_dial {
+            (Direction::FromDialler, Direction::FromAcceptor)
+        } else {
+            (Direction::FromAcceptor, Direction::FromDialler)
+        };
+        let suite = session.terms.suite;
+        let clear = session.is_clear();
+        let secret = |direction| session.traffic(we_dial, number, direction);
+        let sealer = Sealer::new(suite, secret(sends));
+        let opener = Opener::new(suite, secret(hears), clear);
+        let opens = we_dial != kind.acceptor_opens;
+        Self {
+            stream,
+            out: Outgoing { sealer, clear, whole: true },
+            incoming: Incoming { opener, buffer: None, start: 0, end: 0, retired: false },
+            turns: if opens { Turns::opener() } else { Turns::other() },
+            session: session.id,
+            kind,
+            we_open: opens,
+            place: None,
+            accepted: None,
+            theirs: None,
         }
     }
 }
 
-async fn attempt(way: &Pairing, number: usize) -> io::Result<(TcpStream, usize)> {
-    let (socket, remote) = mptcp::dialling(way.local, way.remote)?;
-    let connected = TcpSocket::from_std_stream(socket).connect(remote).await;
-    if let Err(error) = &connected {
-        debug!(local = %way.local, remote = %way.remote, %error, "way failed");
+impl Outgoing {
+    /// Sends a record whose payload of `length` bytes lies in `buffer` behind room for its header.
+    ///
+    /// # Errors
+    /// From the connection.
+    pub async fn send_data(
+        &mut self,
+        stream: &TcpStream,
+        flow: FlowNumber,
+        buffer: &mut [u8],
+        length: usize,
+    ) -> io::Result<()> {
+        let now = Instant::now();
+        self.whole = false;
+        if let Some(rekey) = self.sealer.rekey_if_due(now) {
+            write_all(stream, &rekey).await?;
+        }
+        let record = if self.clear {
+            Sealer::clear(flow, buffer, length)
+        } else {
+            self.sealer.seal(now, RecordType::Data, flow, buffer, length)
+        };
+        write_all(stream, &buffer[record]).await?;
+        self.whole = true;
+        Ok(())
     }
-    Ok((connected?, number))
+
+    /// Sends a small record.
+    ///
+    /// # Errors
+    /// From the connection.
+    pub async fn send(
+        &mut self,
+        stream: &TcpStream,
+        kind: RecordType,
+        flow: FlowNumber,
+        payload: &[u8],
+    ) -> io::Result<()> {
+        self.whole = false;
+        write_all(stream, &self.sealer.record(Instant::now(), kind, flow, payload)).await?;
+        self.whole = true;
+        Ok(())
+    }
+
+    /// Sends a small record if the last one went out whole and there is room for this one; else
+    /// the carrier can only be closed hard.
+    pub fn try_send(
+        &mut self,
+        stream: &TcpStream,
+        kind: RecordType,
+        flow: FlowNumber,
+        payload: &[u8],
+    ) -> bool {
+        if !self.whole {
+            return false;
+        }
+        let record = self.sealer.record(Instant::now(), kind, flow, payload);
+        self.whole = stream.try_write(&record).is_ok_and(|count| count == record.len());
+        self.whole
+    }
 }
 
-/// Reads the dialler's preamble from an accepted connection.
+impl Incoming {
+    /// The next record, waiting for it if need be. Cancelling it loses nothing.
+    ///
+    /// # Errors
+    /// When the carrier ends first, or sends what is no record.
+    pub async fn next(&mut self, stream: &TcpStream) -> Result<Came, IncomingError> {
+        loop {
+            if let Some(came) = self.take()? {
+                return Ok(came);
+            }
+            if self.start == self.end {
+                // Nothing is kept while a carrier rests.
+                self.buffer = None;
+            }
+            stream.readable().await?;
+            self.fill(stream)?;
+        }
+    }
+
+    /// The next record that is there already.
+    ///
+    /// # Errors
+    /// As [`Incoming::next`].
+    pub fn try_next(&mut self, stream: &TcpStream) -> Result<Option<Came>, IncomingError> {
+        if let Some(came) = self.take()? {
+            return Ok(Some(came));
+        }
+        self.fill(stream)?;
+        let came = self.take()?;
+        if came.is_none() && self.start == self.end {
+            self.buffer = None;
+        }
+        Ok(came)
+    }
+
+    /// The payload of the record that came last.
+    #[must_use]
+    pub fn bytes(&self, came: &Came) -> &[u8] {
+        self.buffer.as_deref().and_then(|all| all.get(came.payload.clone())).unwrap_or_default()
+    }
+
+    /// Whether the other box wants to be rid of the carrier.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired
+    }
+
+    /// The next record in the buffer that is of a flow, or of the carrier's beginning.
+    fn take(&mut self) -> Result<Option<Came>, RecordError> {
+        let Some(buffer) = &mut self.buffer else { return Ok(None) };
+        while let Some(opened) = self.opener.open(&mut buffer[self.start..self.end])? {
+            let payload = self.start + opened.payload.start..self.start + opened.payload.end;
+            self.start += opened.used;
+            match opened.kind {
+                RecordType::Rekey => {}
+                RecordType::Retire => self.retired = true,
+                kind => return Ok(Some(Came { kind, flow: opened.flow, payload })),
+            }
+        }
+        Ok(None)
+    }
+
+    fn fill(&mut self, stream: &TcpStream) -> io::Result<()> {
+        let fresh = self.buffer.is_none();
+        let buffer = self.buffer.get_or_insert_with(Buffer::take);
+        if fresh {
+            (self.start, self.end) = (0, 0);
+        } else if self.start > 0 {
+            buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        match stream.try_read(&mut buffer[self.end..]) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                self.end += count;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Writes all of `bytes`.
 ///
 /// # Errors
-/// See [`GreetingError`].
-pub async fn greet(mut stream: TcpStream) -> Result<(Carrier, Preamble), GreetingError> {
-    let mut bytes = [0; PREAMBLE_LEN];
-    tokio::time::timeout(GREETING_LIMIT, stream.read_exact(&mut bytes))
-        .await
-        .map_err(|_| GreetingError::Late)??;
-    let preamble = Preamble::parse(&bytes)?;
-    stream.set_nodelay(true)?;
-    Ok((Carrier { stream, _registration: None }, preamble))
+/// From the connection.
+pub(crate) async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match stream.try_write(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -1,184 +1,249 @@
-//! The egress: accepts carriers from peers and connects their flows to the sinks.
+//! The egress: serves the flows that a peer opens on a carrier, and the connections that it asks
+//! for on the control connection.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use braid_core::addr::canonical;
-use braid_core::config::Peer;
-use braid_core::key::PublicKey;
-use braid_core::opening::{Failure, Open, OpeningError};
+use braid_core::addr::{HostAddr, SinkAddr};
+use braid_core::control::Message;
+use braid_core::keys::SessionId;
+use braid_core::opening::{Failure, Open};
 use braid_core::policy::Source;
-use braid_core::record::{self, FlowNumber, RecordType};
+use braid_core::record::RecordType;
 use braid_sys::mptcp::reset_on_close;
-use braid_sys::rtnl::Rtnl;
 use braid_sys::tproxy;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
-use crate::carrier::{self, Carrier, GreetingError};
-use crate::flow::{self, Incoming, IncomingError};
-use crate::ingress::{Trouble, accept};
-use crate::throttle::Throttle;
+use crate::carrier::Carrier;
+use crate::flow::{self, Outcome};
+use crate::peering::Peering;
+use crate::session::Session;
+use crate::shared::Slot;
 
-/// Connections that have not said who they are yet: more are not accepted until these have.
-const GREETINGS: usize = 256;
+/// Connections asked for and not fetched by a flow, of one peer.
+const UNFETCHED: usize = 4096;
 
-/// A carrier that has greeted must open its flow by then.
-const OPENING_LIMIT: Duration = Duration::from_secs(5);
+/// A connection that stands and is not fetched for this long is closed.
+const FETCH_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the egress needs to serve.
+/// Connections that the peer has asked for and no flow has fetched yet.
+#[derive(Debug, Default)]
+pub(crate) struct Connects {
+    asked: Mutex<HashMap<u32, Asked>>,
+}
+
 #[derive(Debug)]
-pub struct Egress {
-    /// This box's identity.
-    pub identity: PublicKey,
-    /// The peers that may use it, by their identity.
-    pub peers: BTreeMap<PublicKey, Peer>,
-    /// To ask the kernel whose an address is.
-    pub rtnl: Rtnl,
-    /// What is wrong, said once a minute.
-    pub trouble: Trouble,
-    /// Connections that are none of a peer's, said once a minute.
-    pub rejections: Throttle,
+struct Asked {
+    session: SessionId,
+    task: AbortHandle,
+    sink: SinkAddr,
+    host: HostAddr,
+    connection: Option<TcpStream>,
 }
 
-/// Why an accepted connection carried no flow.
-#[derive(Debug, thiserror::Error)]
-enum Rejected {
-    #[error("it is no carrier: {0}")]
-    Greeting(#[from] GreetingError),
-    #[error("no [[peer]] here has its public key {0}")]
-    UnknownPeer(PublicKey),
-    #[error("peer \"{0}\" means to reach another box: its `public_key` for us is {1}")]
-    WrongKey(String, PublicKey),
-    #[error("peer \"{0}\" opened no flow: {1}")]
-    Opening(String, #[source] OpeningFault),
+impl Connects {
+    /// Ends what was asked in a session.
+    pub(crate) fn end(&self, session: SessionId) {
+        self.asked().retain(|_, asked| {
+            let stays = asked.session != session;
+            if !stays {
+                asked.task.abort();
+            }
+            stays
+        });
+    }
+
+    /// Takes a question back.
+    pub(crate) fn cancel(&self, number: u32, session: SessionId) {
+        let mut all = self.asked();
+        if all.get(&number).is_some_and(|asked| asked.session == session)
+            && let Some(asked) = all.remove(&number)
+        {
+            asked.task.abort();
+        }
+    }
+
+    /// The connection by this number, if it is for what the flow wants.
+    fn fetch(&self, open: &Open) -> Option<TcpStream> {
+        let mut all = self.asked();
+        let asked = all.get(&open.connect)?;
+        if (asked.sink, asked.host) != (open.sink, open.host) || asked.connection.is_none() {
+            return None;
+        }
+        let asked = all.remove(&open.connect)?;
+        asked.task.abort();
+        asked.connection
+    }
+
+    /// Keeps a connection that now stands; false if it is not wanted any more.
+    fn keep(&self, number: u32, session: SessionId, connection: TcpStream) -> bool {
+        match self.asked().get_mut(&number) {
+            Some(asked) if asked.session == session => {
+                asked.connection = Some(connection);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, HashMap<u32, Asked>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-#[derive(Debug, thiserror::Error)]
-enum OpeningFault {
-    #[error("nothing came within {} s", OPENING_LIMIT.as_secs())]
-    Late,
-    #[error(transparent)]
-    Incoming(#[from] IncomingError),
-    #[error(transparent)]
-    Payload(#[from] OpeningError),
-    #[error("its first record is no `open`, or of no flow")]
-    NotOpen,
+/// Answers a `connect` of the peer, in a task of its own.
+pub(crate) fn asked(
+    peering: &Arc<Peering>,
+    session: &Arc<Session>,
+    number: u32,
+    sink: SinkAddr,
+    host: HostAddr,
+) {
+    let mut all = peering.connects.asked();
+    if all.len() >= UNFETCHED {
+        peering.bounds.connects.met();
+        return session.post(Message::Failed { number, failure: Failure::Resources });
+    }
+    let (of, within) = (Arc::clone(peering), Arc::clone(session));
+    let task = peering.tasks.spawn(async move { answer(&of, &within, number, sink, host).await });
+    let session = session.id;
+    let new = Asked { session, task, sink, host, connection: None };
+    if let Some(old) = all.insert(number, new) {
+        old.task.abort();
+    }
 }
 
-impl Egress {
-    /// Accepts carriers from `listener` until it is dropped, and its flows with it.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let greetings = Arc::new(Semaphore::new(GREETINGS));
-        let mut flows = JoinSet::new();
-        loop {
-            let Ok(permit) = Arc::clone(&greetings).acquire_owned().await else { return };
-            match accept(&listener, &mut flows).await {
-                Ok((stream, from)) => {
-                    let egress = Arc::clone(&self);
-                    flows.spawn(async move {
-                        let greeted = egress.greet(stream).await;
-                        drop(permit);
-                        egress.take(greeted, canonical(from)).await;
-                    });
-                }
-                Err(error) => self.trouble.accept_failed(&error).await,
+async fn answer(
+    peering: &Peering,
+    session: &Session,
+    number: u32,
+    sink: SinkAddr,
+    host: HostAddr,
+) {
+    match connect(peering, sink, host).await {
+        Ok(connection) => {
+            if peering.connects.keep(number, session.id, connection) {
+                session.post(Message::Connected { number });
+                tokio::time::sleep(FETCH_LIMIT).await;
             }
         }
+        Err(failure) => session.post(Message::Failed { number, failure }),
     }
+    peering.connects.cancel(number, session.id);
+}
 
-    async fn greet(&self, stream: TcpStream) -> Result<(Carrier, &Peer), Rejected> {
-        let (carrier, preamble) = carrier::greet(stream).await?;
-        let peer = self.peers.get(&preamble.dialler);
-        let peer = peer.ok_or(Rejected::UnknownPeer(preamble.dialler))?;
-        if preamble.acceptor != self.identity {
-            return Err(Rejected::WrongKey(peer.name.clone(), preamble.acceptor));
-        }
-        Ok((carrier, peer))
-    }
-
-    async fn take(&self, greeted: Result<(Carrier, &Peer), Rejected>, from: SocketAddr) {
-        let served = match greeted {
-            Ok((carrier, peer)) => self.serve_flow(carrier, peer).await,
-            Err(rejected) => Err(rejected),
+/// Serves the flows of a single carrier on which the peer opens, one after the other.
+pub(crate) async fn serve(peering: Arc<Peering>, mut carrier: Carrier) {
+    loop {
+        let (number, open) = match carrier.next_flow().await {
+            Ok(begun) => begun,
+            Err(error) => {
+                debug!(peer = peering.peer.name, "carrier ended: {error}");
+                return;
+            }
         };
-        if let Err(rejected) = served {
-            debug!(%from, "connection rejected: {rejected}");
-            if let Some(held) = self.rejections.admit(Instant::now()) {
-                warn!(held, "connection rejected: {rejected}");
-            }
-        }
-    }
-
-    async fn serve_flow(&self, carrier: Carrier, peer: &Peer) -> Result<(), Rejected> {
-        let mut incoming = Incoming::default();
-        let opening = read_open(&carrier.stream, &mut incoming);
-        let (number, open) = tokio::time::timeout(OPENING_LIMIT, opening)
-            .await
-            .unwrap_or(Err(OpeningFault::Late))
-            .map_err(|fault| Rejected::Opening(peer.name.clone(), fault))?;
         let connected = tokio::select! {
-            connected = self.connect(peer, &open) => connected,
-            () = flow::fault(&carrier.stream) => return Ok(()),
+            connected = fetch_or_connect(&peering, &open) => connected,
+            () = flow::fault(&carrier.stream) => return,
         };
-        match connected {
-            Ok(sink) => {
-                let _ = reset_on_close(&sink);
-                let opened = record::header(RecordType::Opened, number, 0);
-                if flow::write_all(&carrier.stream, &opened).await.is_err() {
-                    return Ok(());
+        let clean = match connected {
+            Ok((sink, _permit)) => {
+                let Carrier { out, stream, .. } = &mut carrier;
+                if out.send(stream, RecordType::Opened, number, &[]).await.is_err() {
+                    return;
                 }
-                let ending = flow::carry(sink, carrier, number, incoming).await;
-                debug!(peer = peer.name, ?ending, "flow ended");
+                let (mut outlet, mut inlet, stream) = carrier.seat(number, None);
+                let lost = flow::fault(stream);
+                let outcome = flow::carry(sink, &mut outlet, &mut inlet, lost, &|_| {}).await;
+                debug!(peer = peering.peer.name, ?outcome, "flow ended");
+                outcome.clean
             }
             Err(failure) => {
-                debug!(peer = peer.name, sink = %open.sink, %failure, "sink not reached");
-                let failed = record::encode(RecordType::Failed, number, &[failure as u8]);
-                let _ = flow::write_all(&carrier.stream, &failed).await;
-                flow::linger(&carrier.stream).await;
+                let (mut outlet, mut inlet, _) = carrier.seat(number, Some(failure));
+                flow::refuse(&mut outlet, &mut inlet).await
             }
-        }
-        Ok(())
-    }
-
-    async fn connect(&self, peer: &Peer, open: &Open) -> Result<TcpStream, Failure> {
-        let own = self.rtnl.is_own(open.sink.0.ip()).await.map_err(|error| {
-            warn!(%error, "cannot tell whether a sink is this box itself");
-            Failure::Resources
-        })?;
-        let admitted = peer.egress.admit(open.host, open.sink, own).map_err(|refusal| {
-            debug!(peer = peer.name, sink = %open.sink, "refused: {refusal}");
-            Failure::NotAllowed
-        })?;
-        let connected = match admitted {
-            Source::Masquerade => connect_from(None, open.sink.0).await,
-            Source::Preserve => match connect_from(Some(open.host.0), open.sink.0).await {
-                // The same ports to the same sink are still in use by an older flow.
-                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                    let any_port = SocketAddr::new(open.host.0.ip(), 0);
-                    connect_from(Some(any_port), open.sink.0).await
-                }
-                other => other,
-            },
         };
-        connected.map_err(|error| failure_of(&error))
+        if !clean {
+            return carrier.close_hard();
+        }
+        carrier.turns.over();
     }
 }
 
-async fn read_open(
-    stream: &TcpStream,
-    incoming: &mut Incoming,
-) -> Result<(FlowNumber, Open), OpeningFault> {
-    let record = incoming.next(stream).await?;
-    if record.kind != RecordType::Open || record.flow == FlowNumber(0) {
-        return Err(OpeningFault::NotOpen);
+/// Serves one flow on a shared carrier.
+pub(crate) async fn serve_slot(peering: Arc<Peering>, slot: Slot, open: Open) {
+    let connected = tokio::select! {
+        connected = fetch_or_connect(&peering, &open) => connected,
+        () = slot.lost() => return,
+    };
+    match connected {
+        Ok((sink, _permit)) => {
+            if slot.tell(RecordType::Opened, &[]).is_err() {
+                return;
+            }
+            let (mut outlet, mut inlet) = slot.seat(None);
+            let Outcome { ending, .. } =
+                flow::carry(sink, &mut outlet, &mut inlet, slot.lost(), &|_| {}).await;
+            debug!(peer = peering.peer.name, ?ending, "flow ended");
+        }
+        Err(failure) => {
+            let (mut outlet, mut inlet) = slot.seat(Some(failure));
+            flow::refuse(&mut outlet, &mut inlet).await;
+        }
     }
-    Ok((record.flow, Open::parse(record.payload)?))
+}
+
+type Connected = (TcpStream, tokio::sync::OwnedSemaphorePermit);
+
+async fn fetch_or_connect(peering: &Peering, open: &Open) -> Result<Connected, Failure> {
+    let permit = Arc::clone(&peering.flows_in).try_acquire_owned().map_err(|_| {
+        peering.bounds.flows.met();
+        Failure::Resources
+    })?;
+    if open.connect != 0
+        && let Some(connection) = peering.connects.fetch(open)
+    {
+        return Ok((connection, permit));
+    }
+    Ok((connect(peering, open.sink, open.host).await?, permit))
+}
+
+/// Connects to a sink, if the peer may reach it for this host. The connection is one whose close is
+/// a reset.
+async fn connect(
+    peering: &Peering,
+    sink: SinkAddr,
+    host: HostAddr,
+) -> Result<TcpStream, Failure> {
+    let own = peering.rtnl.is_own(sink.0.ip()).await.map_err(|error| {
+        warn!(%error, "cannot tell whether a sink is this box itself");
+        Failure::Resources
+    })?;
+    let admitted = peering.peer.egress.admit(host, sink, own).map_err(|refusal| {
+        debug!(peer = peering.peer.name, %sink, "refused: {refusal}");
+        Failure::NotAllowed
+    })?;
+    let connected = match admitted {
+        Source::Masquerade => connect_from(None, sink.0).await,
+        Source::Preserve => match connect_from(Some(host.0), sink.0).await {
+            // The same ports to the same sink are still in use by an older flow.
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                let any_port = SocketAddr::new(host.0.ip(), 0);
+                connect_from(Some(any_port), sink.0).await
+            }
+            other => other,
+        },
+    };
+    connected.map_err(|error| {
+        let failure = failure_of(&error);
+        debug!(peer = peering.peer.name, %sink, %failure, "sink not reached");
+        failure
+    })
 }
 
 async fn connect_from(source: Option<SocketAddr>, sink: SocketAddr) -> io::Result<TcpStream> {
@@ -186,7 +251,9 @@ async fn connect_from(source: Option<SocketAddr>, sink: SocketAddr) -> io::Resul
         Some(source) => tproxy::dialling_from(source)?,
         None => tproxy::dialling(sink.is_ipv6())?,
     };
-    TcpSocket::from_std_stream(socket).connect(sink).await
+    let connected = TcpSocket::from_std_stream(socket).connect(sink).await?;
+    reset_on_close(&connected)?;
+    Ok(connected)
 }
 
 fn failure_of(error: &io::Error) -> Failure {

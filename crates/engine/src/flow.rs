@@ -1,169 +1,168 @@
-//! Moves one flow's bytes between a local connection and its carrier, until both directions have
-//! ended or one end resets it.
+//! Moves one flow's bytes between a local connection and its seat on a carrier, until both
+//! directions have ended or one end resets it.
 //!
-//! What an ending means is `core::relay`'s. Back-pressure is the kernel's: a direction reads only
-//! what it has written on, so a flow holds at most one buffer a direction.
+//! What an ending means is `core::flow`'s. How records get to the carrier and come from it is the
+//! seat's: `single` has the carrier to itself, `shared` does not. A direction reads only what it has
+//! written on, so a flow holds at most one buffer a direction here.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use braid_core::flow::{Ending, Event, Final, FlowEnd, Local, Reply};
 use braid_core::opening::Failure;
-use braid_core::record::{
-    self, FlowNumber, HEADER_LEN, MAX_PAYLOAD, MAX_RECORD, Record, RecordError, RecordType,
-};
-use braid_core::relay::{Action, Ending, Event, Relay};
-use braid_sys::mptcp::{end_on_close, reset_on_close};
+use braid_core::record::{HEADER_LEN, MAX_PAYLOAD};
+use braid_sys::mptcp::end_on_close;
 use braid_sys::tproxy::shut_sending;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tracing::debug;
 
-use crate::buffer::{BUFFER_LEN, Buffer};
-use crate::carrier::Carrier;
+use crate::buffer::Buffer;
+use crate::carrier::write_all;
 
-/// Payload of a flow's first records, bytes: one segment, so that the first byte is not kept back
-/// for the last of a long record.
-const FIRST_PAYLOAD: usize = 1400;
+/// Payload of a flow's first records, bytes: one segment with all its headers, so that the first
+/// byte is not kept back for the last of a long record.
+const FIRST_PAYLOAD: usize = 1360;
+
+/// A direction that has rested this long starts with short records again.
+const RESTED: Duration = Duration::from_millis(200);
 
 /// How long a reset may wait behind data that is on its way before it overtakes it.
 const RESET_GRACE: Duration = Duration::from_secs(1);
 
-/// How long the far box may take to read the end of a drained flow: its host may read slowly.
-const DRAIN_LIMIT: Duration = Duration::from_secs(3600);
-
-const _: () = assert!(BUFFER_LEN > MAX_RECORD);
-
-/// Bytes read from a carrier and not handled yet.
-#[derive(Debug, Default)]
-pub struct Incoming {
-    buffer: Option<Buffer>,
-    start: usize,
-    end: usize,
+/// Where a flow's bytes leave for the other box.
+pub(crate) trait Outlet: Send {
+    /// How many bytes may be sent now, at most `most`; waits until there is room for one.
+    fn room(&mut self, most: usize) -> impl Future<Output = io::Result<usize>> + Send;
+    /// Sends `length` bytes that lie in `buffer` behind room for a record's header.
+    fn data(
+        &mut self,
+        buffer: Buffer,
+        length: usize,
+    ) -> impl Future<Output = io::Result<()>> + Send;
+    /// Sends `fin` behind the data.
+    fn fin(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Sends `reset` or `failed` if that needs no waiting for a far end that does not read.
+    fn reset(&mut self) -> bool;
 }
 
-/// Why no record came from a carrier.
-#[derive(Debug, thiserror::Error)]
-pub enum IncomingError {
-    /// The carrier ended or failed.
-    #[error("the carrier ended: {0}")]
-    Lost(#[from] io::Error),
-    /// What came is no record.
-    #[error(transparent)]
-    Record(#[from] RecordError),
+/// Where a flow's records come from.
+pub(crate) trait Inlet: Send {
+    /// The next record of the flow; an error when the carrier is lost. Cancelling it loses nothing.
+    fn next(&mut self) -> impl Future<Output = io::Result<Item<'_>>> + Send;
+    /// So many bytes have been passed on.
+    fn passed(&mut self, bytes: usize) -> io::Result<()>;
 }
 
-impl Incoming {
-    /// The next record, waiting for it if need be.
-    ///
-    /// # Errors
-    /// When the carrier ends first, or sends what is no record.
-    pub async fn next(&mut self, stream: &TcpStream) -> Result<Record<'_>, IncomingError> {
-        let used = loop {
-            if let Some((_, used)) = record::parse(self.bytes())? {
-                break used;
-            }
-            self.fill(stream).await?;
-        };
-        let start = self.start;
-        self.start += used;
-        let bytes = self.buffer.as_deref().unwrap_or_default();
-        match record::parse(&bytes[start..start + used])? {
-            Some((record, _)) => Ok(record),
-            None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.buffer.as_deref().map_or(&[], |buffer| &buffer[self.start..self.end])
-    }
-
-    async fn fill(&mut self, stream: &TcpStream) -> io::Result<()> {
-        if self.start == self.end {
-            // Nothing is kept for a flow that rests.
-            self.buffer = None;
-        }
-        loop {
-            stream.readable().await?;
-            let buffer = self.buffer.get_or_insert_with(|| {
-                (self.start, self.end) = (0, 0);
-                Buffer::take()
-            });
-            if self.start > 0 {
-                buffer.copy_within(self.start..self.end, 0);
-                (self.start, self.end) = (0, self.end - self.start);
-            }
-            match stream.try_read(&mut buffer[self.end..]) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => {
-                    self.end += count;
-                    return Ok(());
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
+/// What comes for a flow.
+#[derive(Debug)]
+pub(crate) enum Item<'a> {
+    /// The sink has accepted.
+    Opened,
+    /// Its next bytes.
+    Data(&'a [u8]),
+    /// `fin` or `reset`.
+    Final(Final),
+    /// The sink was not reached.
+    Failed(Failure),
 }
 
-/// Carries a flow whose opening is done until it has ended.
+/// How a flow on a seat has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// For host and sink.
+    pub(crate) ending: Ending,
+    /// Whether both boxes are done with it in order: on a single carrier the next may follow.
+    pub(crate) clean: bool,
+}
+
+/// Carries a flow until it has ended; `heard` is told of `opened` and `failed`.
 ///
-/// `local` is to be one whose close is a reset (`reset_on_close`): so it ends whatever happens to
-/// this task or process, until both directions have ended in order.
-pub async fn carry(
+/// `lost` is ready when the carrier has failed. `local` is to be one whose close is a reset
+/// (`reset_on_close`): so it ends whatever happens to this task or process, until both directions
+/// have ended in order.
+pub(crate) async fn carry(
     local: TcpStream,
-    carrier: Carrier,
-    number: FlowNumber,
-    incoming: Incoming,
-) -> Ending {
-    let flow = Flow {
-        local,
-        carrier,
-        number,
-        relay: Mutex::new(Relay::default()),
-        between_records: AtomicBool::new(true),
-        fin_sent: Notify::new(),
+    outlet: &mut impl Outlet,
+    inlet: &mut impl Inlet,
+    lost: impl Future<Output = ()> + Send,
+    heard: &(impl Fn(Result<(), Failure>) + Sync),
+) -> Outcome {
+    let flow =
+        Flow { local, end: Mutex::new(FlowEnd::default()), fin_sent: Notify::new(), heard };
+    let aborted = tokio::select! {
+        outcome = async { tokio::try_join!(flow.up(outlet), flow.down(inlet)) } => outcome.err(),
+        abort = flow.fault(fault(&flow.local), Event::LocalReset) => Some(abort),
+        abort = flow.fault(lost, Event::Lost) => Some(abort),
     };
-    let outcome = tokio::select! {
-        outcome = async { tokio::try_join!(flow.up(), flow.down(incoming)) } => outcome.err(),
-        Abort(action) = flow.local_fault() => Some(Abort(action)),
-        Abort(action) = flow.carrier_fault() => Some(Abort(action)),
-    };
-    match outcome {
-        None => {
-            flow.close_in_order().await;
-            return Ending::Drained;
-        }
-        // The local connection is reset as it is dropped.
-        Some(Abort(Action::ResetLocal)) => {}
-        Some(Abort(_)) => flow.reset_carrier().await,
+    let Flow { local, end, .. } = flow;
+    let mut end = end.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(Abort { reply, carrier_lost }) = aborted {
+        // The host or sink is told first: it is reset as it is dropped.
+        drop(local);
+        let clean = !carrier_lost && finish(&mut end, reply, outlet, inlet).await;
+        return Outcome { ending: Ending::Reset, clean };
     }
-    Ending::Reset
+    let _ = end_on_close(&local);
+    Outcome { ending: Ending::Drained, clean: true }
 }
 
-/// The flow ends here and now; what is left to be done.
-struct Abort(Action);
+/// Tells the other box of a flow that it could not be opened, and waits until both are done with
+/// it; whether they are in order.
+pub(crate) async fn refuse(outlet: &mut impl Outlet, inlet: &mut impl Inlet) -> bool {
+    let mut end = FlowEnd::default();
+    let reply = end.fail();
+    finish(&mut end, reply, outlet, inlet).await
+}
 
-struct Flow {
+/// Sends the last word, and skips what still comes until the other box's has come.
+async fn finish(
+    end: &mut FlowEnd,
+    reply: Reply,
+    outlet: &mut impl Outlet,
+    inlet: &mut impl Inlet,
+) -> bool {
+    if reply.send.is_some() && !outlet.reset() {
+        return false;
+    }
+    let skip = async {
+        while !end.is_over() {
+            let event = match inlet.next().await {
+                Ok(Item::Final(last)) => Event::Final(last),
+                Ok(Item::Failed(_)) => Event::Final(Final::Failed),
+                Ok(_) => continue,
+                Err(_) => return false,
+            };
+            let _ = end.handle(event);
+        }
+        true
+    };
+    tokio::time::timeout(RESET_GRACE, skip).await.unwrap_or(false)
+}
+
+/// The flow ends here and now.
+struct Abort {
+    /// What is left to be done.
+    reply: Reply,
+    carrier_lost: bool,
+}
+
+struct Flow<'a, H> {
     local: TcpStream,
-    carrier: Carrier,
-    number: FlowNumber,
-    relay: Mutex<Relay>,
-    /// Whether the last record sent is whole, so that another may follow it.
-    between_records: AtomicBool,
+    end: Mutex<FlowEnd>,
     fin_sent: Notify,
+    heard: &'a H,
 }
 
-impl Flow {
+impl<H: Fn(Result<(), Failure>) + Sync> Flow<'_, H> {
     /// From the local connection to the carrier.
-    async fn up(&self) -> Result<(), Abort> {
-        let event = self.local_to_carrier().await;
-        if self.handle(event)? == Some(Action::SendFin) {
-            let fin = record::header(RecordType::Fin, self.number, 0);
-            if self.send(&fin).await.is_err() {
-                self.handle(Event::CarrierLost)?;
+    async fn up(&self, outlet: &mut impl Outlet) -> Result<(), Abort> {
+        let event = self.local_to_carrier(outlet).await;
+        if self.handle(event)?.send == Some(Final::Fin) {
+            if outlet.fin().await.is_err() {
+                self.handle(Event::Lost)?;
             }
             self.fin_sent.notify_one();
         }
@@ -171,144 +170,108 @@ impl Flow {
     }
 
     /// From the carrier to the local connection.
-    async fn down(&self, mut incoming: Incoming) -> Result<(), Abort> {
-        let event = self.carrier_to_local(&mut incoming).await;
-        if self.handle(event)? == Some(Action::ShutLocal) && shut_sending(&self.local).is_err() {
+    async fn down(&self, inlet: &mut impl Inlet) -> Result<(), Abort> {
+        let event = self.carrier_to_local(inlet).await;
+        let reply = self.handle(event)?;
+        if reply.local == Some(Local::Shut) && shut_sending(&self.local).is_err() {
             self.handle(Event::LocalReset)?;
         }
-        self.watch_until_fin_is_sent(&mut incoming).await
+        self.watch_until_fin_is_sent(inlet).await
     }
 
     /// The far end has nothing more to send, but it may still reset the flow, or go.
-    async fn watch_until_fin_is_sent(&self, incoming: &mut Incoming) -> Result<(), Abort> {
-        let event = tokio::select! {
-            () = self.fin_sent.notified() => return Ok(()),
-            next = incoming.next(&self.carrier.stream) => match next {
-                Ok(record) if record.kind == RecordType::Reset => Event::CarrierReset,
-                _ => Event::CarrierLost,
-            },
-        };
-        self.handle(event).map(|_| ())
-    }
-
-    fn handle(&self, event: Event) -> Result<Option<Action>, Abort> {
-        let action = self.relay.lock().unwrap_or_else(PoisonError::into_inner).handle(event);
-        match action {
-            Some(action @ (Action::SendReset | Action::ResetLocal)) => Err(Abort(action)),
-            other => Ok(other),
+    async fn watch_until_fin_is_sent(&self, inlet: &mut impl Inlet) -> Result<(), Abort> {
+        loop {
+            let event = tokio::select! {
+                // What comes once `fin` has been sent may be of the next flow.
+                biased;
+                () = self.fin_sent.notified() => return Ok(()),
+                next = inlet.next() => match next {
+                    Ok(Item::Final(last)) => Event::Final(last),
+                    Ok(Item::Failed(_)) => Event::Final(Final::Failed),
+                    Ok(Item::Opened) => continue,
+                    Ok(Item::Data(_)) | Err(_) => Event::Lost,
+                },
+            };
+            self.handle(event)?;
         }
     }
 
-    async fn local_to_carrier(&self) -> Event {
-        let mut most = FIRST_PAYLOAD;
+    /// What is to be done; an error where that ends the flow.
+    fn handle(&self, event: Event) -> Result<Reply, Abort> {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let reply = end.handle(event);
+        let ends = reply.local == Some(Local::Reset)
+            || matches!(event, Event::LocalReset | Event::Lost);
+        if ends { Err(Abort { reply, carrier_lost: event == Event::Lost }) } else { Ok(reply) }
+    }
+
+    async fn local_to_carrier(&self, outlet: &mut impl Outlet) -> Event {
+        let (mut most, mut last) = (FIRST_PAYLOAD, Instant::now());
         loop {
             if self.local.readable().await.is_err() {
                 return Event::LocalReset;
             }
+            let Ok(room) = outlet.room(most).await else { return Event::Lost };
             let mut buffer = Buffer::take();
-            let count = match self.local.try_read(&mut buffer[HEADER_LEN..HEADER_LEN + most]) {
+            let count = match self.local.try_read(&mut buffer[HEADER_LEN..HEADER_LEN + room]) {
                 Ok(0) => return Event::LocalEnded,
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(_) => return Event::LocalReset,
             };
-            let header = record::header(RecordType::Data, self.number, count);
-            buffer[..HEADER_LEN].copy_from_slice(&header);
-            if self.send(&buffer[..HEADER_LEN + count]).await.is_err() {
-                return Event::CarrierLost;
+            if outlet.data(buffer, count).await.is_err() {
+                return Event::Lost;
             }
-            if count == most {
+            let now = Instant::now();
+            if now.duration_since(last) > RESTED {
+                most = FIRST_PAYLOAD;
+            } else if count == most {
                 most = (2 * most).min(MAX_PAYLOAD);
             }
+            last = now;
         }
     }
 
-    async fn carrier_to_local(&self, incoming: &mut Incoming) -> Event {
+    async fn carrier_to_local(&self, inlet: &mut impl Inlet) -> Event {
         loop {
-            let record = match incoming.next(&self.carrier.stream).await {
-                Ok(record) => record,
-                Err(IncomingError::Lost(_)) => return Event::CarrierLost,
-                Err(error @ IncomingError::Record(_)) => {
-                    debug!(%error, "carrier dropped");
-                    return Event::CarrierLost;
-                }
-            };
-            if record.flow != self.number {
-                debug!(flow = record.flow.0, "record of a flow that is not on this carrier");
-                return Event::CarrierLost;
-            }
-            match record.kind {
-                RecordType::Data => {
-                    if write_all(&self.local, record.payload).await.is_err() {
+            let passed = match inlet.next().await {
+                Ok(Item::Data(bytes)) => {
+                    if write_all(&self.local, bytes).await.is_err() {
                         return Event::LocalReset;
                     }
+                    bytes.len()
                 }
-                RecordType::Opened => {}
-                RecordType::Fin => return Event::CarrierFin,
-                RecordType::Reset => return Event::CarrierReset,
-                RecordType::Failed => {
-                    let reason = Failure::parse(record.payload);
-                    debug!(reason = ?reason, "sink not reached");
-                    return Event::CarrierReset;
+                Ok(Item::Opened) => {
+                    (self.heard)(Ok(()));
+                    continue;
                 }
-                RecordType::Open => return Event::CarrierLost,
+                Ok(Item::Final(last)) => return Event::Final(last),
+                Ok(Item::Failed(failure)) => {
+                    (self.heard)(Err(failure));
+                    return Event::Final(Final::Failed);
+                }
+                Err(error) => {
+                    debug!(%error, "carrier lost");
+                    return Event::Lost;
+                }
+            };
+            if inlet.passed(passed).is_err() {
+                return Event::Lost;
             }
         }
     }
 
-    async fn send(&self, record: &[u8]) -> io::Result<()> {
-        self.between_records.store(false, Ordering::Relaxed);
-        write_all(&self.carrier.stream, record).await?;
-        self.between_records.store(true, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// A reset of the local connection that neither direction meets: one has ended, the other is
-    /// held up. What came before it may still be read and sent on, for a while.
-    async fn local_fault(&self) -> Abort {
-        fault(&self.local).await;
+    /// A fault that neither direction meets: one has ended, the other is held up. What came before
+    /// it may still be read and sent on, for a while.
+    async fn fault(&self, fault: impl Future<Output = ()>, event: Event) -> Abort {
+        fault.await;
         tokio::time::sleep(RESET_GRACE).await;
-        Abort(Action::SendReset)
-    }
-
-    async fn carrier_fault(&self) -> Abort {
-        fault(&self.carrier.stream).await;
-        tokio::time::sleep(RESET_GRACE).await;
-        Abort(Action::ResetLocal)
-    }
-
-    /// Closes both connections of a drained flow. The carrier is closed only when the far box has
-    /// read all of it: the kernel resets one that was closed with bytes unread after
-    /// `net.mptcp.close_timeout` (60 s).
-    async fn close_in_order(self) {
-        let Self { local, carrier, .. } = self;
-        let _ = end_on_close(&local);
-        drop(local);
-        if shut_sending(&carrier.stream).is_ok() {
-            let _ = tokio::time::timeout(DRAIN_LIMIT, until_end(&carrier.stream)).await;
+        match self.handle(event) {
+            Err(abort) => abort,
+            Ok(reply) => Abort { reply, carrier_lost: event == Event::Lost },
         }
     }
-
-    /// Tells the far box of a reset: by a record behind the data that is on its way, and by
-    /// closing the carrier hard once the far box has seen it or the time for that is over.
-    async fn reset_carrier(&self) {
-        let stream = &self.carrier.stream;
-        let reset = record::header(RecordType::Reset, self.number, 0);
-        let sent = self.between_records.load(Ordering::Relaxed)
-            && stream.try_write(&reset).is_ok_and(|count| count == reset.len());
-        if sent {
-            linger(stream).await;
-        } else {
-            let _ = reset_on_close(stream);
-        }
-    }
-}
-
-/// Gives the far box a moment to read the last record and to close, then closes hard: an orderly
-/// close with bytes unread would be a reset anyway, and overtake that record.
-pub(crate) async fn linger(stream: &TcpStream) {
-    let _ = tokio::time::timeout(RESET_GRACE, until_end(stream)).await;
-    let _ = reset_on_close(stream);
 }
 
 /// Waits for an error on the socket: a reset, or the far end given up.
@@ -318,29 +281,4 @@ pub(crate) async fn fault(stream: &TcpStream) {
             return;
         }
     }
-}
-
-/// Reads and throws away until the far end closes.
-async fn until_end(stream: &TcpStream) {
-    while stream.readable().await.is_ok() {
-        let mut buffer = Buffer::take();
-        match stream.try_read(&mut buffer) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
-        }
-    }
-}
-
-pub(crate) async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        stream.writable().await?;
-        match stream.try_write(bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

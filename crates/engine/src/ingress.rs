@@ -1,76 +1,80 @@
-//! The ingress: takes hosts' flows from the kernel and gives each a carrier to the peer that
-//! leads to its sink.
+//! The ingress: takes hosts' flows from the kernel and gives each a seat on a carrier to the peer
+//! that leads to its sink.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use braid_core::addr::{HostAddr, SinkAddr, canonical};
-use braid_core::key::PublicKey;
-use braid_core::opening::{Open, Preamble};
-use braid_core::path::Pairing;
-use braid_core::record::{self, FlowNumber, RecordType};
+use braid_core::destinations::Destinations;
+use braid_core::opening::{Failure, Open};
 use braid_sys::mptcp::reset_on_close;
 use ipnet::IpNet;
+use portable_atomic::{AtomicU32, Ordering};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
-use crate::carrier::{self, Carrier};
-use crate::flow::{self, Incoming};
-use crate::steering::Steering;
+use crate::carrier::Carrier;
+use crate::flow::{self, Outcome};
+use crate::peering::Peering;
+use crate::pool::{Busy, Seat};
+use crate::session::{AskError, Asked};
+use crate::shared::Slot;
+use crate::tasks::Tasks;
 use crate::throttle::Throttle;
-
-/// A carrier has one flow for now; it bears this number.
-const FLOW: FlowNumber = FlowNumber(1);
 
 /// How long no flow is accepted after the process ran out of descriptors or memory.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
 
-/// A peer that flows can be sent to.
-#[derive(Clone, Debug)]
-pub struct Destination {
-    /// Its name in logs.
-    pub name: String,
-    /// Its identity.
-    pub public_key: PublicKey,
-    /// Destinations that are reached through it.
-    pub routes: Vec<IpNet>,
-    /// The ways to it, in order of preference.
-    pub ways: Arc<[Pairing]>,
-}
-
 /// What the ingress needs to serve.
 #[derive(Debug)]
 pub struct Ingress {
-    /// This box's identity.
-    pub identity: PublicKey,
-    /// The peers.
-    pub destinations: Vec<Destination>,
-    /// Joins carriers over all paths.
-    pub steering: Steering,
+    /// The peers that lead somewhere.
+    pub peerings: Vec<Arc<Peering>>,
+    /// Where flows' tasks go.
+    pub tasks: Tasks,
+    /// Which sinks were reached lately.
+    pub destinations: Mutex<Destinations>,
+    /// The last question's number; the first is random, so that a box that starts again does not
+    /// use those of before.
+    pub last_ask: AtomicU32,
     /// What is wrong, said once a minute.
     pub trouble: Trouble,
 }
 
-/// Messages about what goes on being wrong.
+/// Messages about accepting that goes on being impossible.
 #[derive(Debug, Default)]
-pub struct Trouble {
-    dial: Throttle,
-    accept: Throttle,
+pub struct Trouble(Throttle);
+
+/// Why a flow has no seat.
+#[derive(Debug, thiserror::Error)]
+enum NoSeat {
+    #[error("no peer leads to its sink")]
+    NoPeer,
+    #[error("the peer has too many flows")]
+    TooMany,
+    #[error("sink not reached: {0}")]
+    Failed(Failure),
+    #[error("no carrier: {0}")]
+    NoCarrier(#[from] io::Error),
+}
+
+/// A flow that is opened on a carrier.
+enum Opened {
+    Single(Carrier, Busy, braid_core::record::FlowNumber),
+    Shared(Slot),
 }
 
 impl Ingress {
-    /// Takes flows from `listener` until it is dropped, and its flows with it.
+    /// Takes flows from `listener` until it is dropped.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let mut flows = JoinSet::new();
         loop {
-            match accept(&listener, &mut flows).await {
+            match listener.accept().await {
                 Ok((host, from)) => {
                     let ingress = Arc::clone(&self);
                     let from = HostAddr(canonical(from));
-                    flows.spawn(async move { ingress.take(host, from).await });
+                    self.tasks.spawn(async move { ingress.take(host, from).await });
                 }
                 Err(error) => self.trouble.accept_failed(&error).await,
             }
@@ -79,42 +83,126 @@ impl Ingress {
 
     async fn take(&self, local: TcpStream, host: HostAddr) {
         let _ = reset_on_close(&local);
-        let opened = match local.local_addr() {
-            // TPROXY: the socket's own address is the one that the host asked for.
-            Ok(sink) => self.open(host, SinkAddr(canonical(sink))).await,
-            Err(error) => Err(error),
-        };
-        match opened {
-            Ok(carrier) => {
-                let ending = flow::carry(local, carrier, FLOW, Incoming::default()).await;
-                debug!(%host, ?ending, "flow ended");
-            }
-            Err(error) => debug!(%host, %error, "no carrier"),
+        // TPROXY: the socket's own address is the one that the host asked for.
+        let Ok(sink) = local.local_addr().map(canonical).map(SinkAddr) else { return };
+        match self.carry(local, host, sink).await {
+            Ok(outcome) => debug!(%host, ?outcome, "flow ended"),
+            Err(error) => debug!(%host, %error, "flow not carried"),
         }
     }
 
-    async fn open(&self, host: HostAddr, sink: SinkAddr) -> io::Result<Carrier> {
-        let peer = self.peer_for(sink).ok_or(io::ErrorKind::NetworkUnreachable)?;
-        let carrier = carrier::dial(&peer.ways, &self.steering).await.inspect_err(|error| {
-            if let Some(held) = self.trouble.dial.admit(Instant::now()) {
-                warn!(peer = peer.name, %error, held, "peer cannot be dialled");
-            }
+    async fn carry(
+        &self,
+        local: TcpStream,
+        host: HostAddr,
+        sink: SinkAddr,
+    ) -> Result<Outcome, NoSeat> {
+        let peering = self.peering_for(sink).ok_or(NoSeat::NoPeer)?;
+        let _counted = peering.flows_out.try_acquire().map_err(|_| {
+            peering.bounds.flows.met();
+            NoSeat::TooMany
         })?;
-        let preamble = Preamble { dialler: self.identity, acceptor: peer.public_key };
-        let mut bytes = preamble.encode().to_vec();
-        let open = Open { sink, host }.encode();
-        bytes.extend_from_slice(&record::encode(RecordType::Open, FLOW, &open));
-        flow::write_all(&carrier.stream, &bytes).await?;
-        Ok(carrier)
+        let opened = tokio::select! {
+            opened = self.open(peering, host, sink) => opened?,
+            () = flow::fault(&local) => return Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
+        };
+        let heard = |answer: Result<(), Failure>| self.heard(sink, answer);
+        match opened {
+            Opened::Single(mut carrier, busy, number) => {
+                let (mut outlet, mut inlet, stream) = carrier.seat(number, None);
+                let lost = flow::fault(stream);
+                let outcome = flow::carry(local, &mut outlet, &mut inlet, lost, &heard).await;
+                drop(busy);
+                if !outcome.clean {
+                    carrier.close_hard();
+                } else {
+                    carrier.turns.over();
+                    if carrier.is_worth_keeping() {
+                        peering.pool.put_back(carrier);
+                    }
+                }
+                Ok(outcome)
+            }
+            Opened::Shared(slot) => {
+                let (mut outlet, mut inlet) = slot.seat(None);
+                Ok(flow::carry(local, &mut outlet, &mut inlet, slot.lost(), &heard).await)
+            }
+        }
+    }
+
+    /// Opens the flow on a carrier: at once if its sink was reached lately, else when the peer says
+    /// that it is connected, so that sinks that do not answer hold no carrier.
+    async fn open(
+        &self,
+        peering: &Arc<Peering>,
+        host: HostAddr,
+        sink: SinkAddr,
+    ) -> Result<Opened, NoSeat> {
+        let known = self.with_destinations(|known| known.open(Instant::now(), sink));
+        let asked = if known { None } else { Some(self.ask(peering, host, sink).await?) };
+        let open = Open { connect: asked.as_ref().map_or(0, |asked| asked.number), sink, host };
+        let opened = loop {
+            match peering.pool.seat().await? {
+                Seat::Single(mut carrier, busy) => {
+                    let number = carrier.open(&open).await?;
+                    break Opened::Single(carrier, busy, number);
+                }
+                Seat::Shared(shared) => {
+                    if let Some(slot) = shared.open(&open) {
+                        break Opened::Shared(slot);
+                    }
+                }
+            }
+        };
+        if let Some(asked) = asked {
+            asked.fetched();
+        }
+        Ok(opened)
+    }
+
+    /// Has the peer connect to the sink.
+    async fn ask(
+        &self,
+        peering: &Arc<Peering>,
+        host: HostAddr,
+        sink: SinkAddr,
+    ) -> Result<Asked, NoSeat> {
+        loop {
+            let session = peering.wait_session().await?;
+            let number = self.last_ask.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
+            match session.ask(number, sink, host).await {
+                Ok(asked) => {
+                    self.heard(sink, Ok(()));
+                    return Ok(asked);
+                }
+                Err(AskError::Failed(failure)) => {
+                    self.heard(sink, Err(failure));
+                    return Err(NoSeat::Failed(failure));
+                }
+                // It is asked again in the next session.
+                Err(AskError::Ended) => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    fn heard(&self, sink: SinkAddr, answer: Result<(), Failure>) {
+        self.with_destinations(|known| match answer {
+            Ok(()) => known.reached(Instant::now(), sink),
+            Err(_) => known.failed(sink),
+        });
+    }
+
+    fn with_destinations<T>(&self, what: impl FnOnce(&mut Destinations) -> T) -> T {
+        what(&mut self.destinations.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The peer with the longest prefix that holds the sink; the first of equals.
-    fn peer_for(&self, sink: SinkAddr) -> Option<&Destination> {
-        let length = |peer: &Destination| {
-            let holding = peer.routes.iter().filter(|prefix| prefix.contains(&sink.0.ip()));
-            holding.map(IpNet::prefix_len).max()
+    fn peering_for(&self, sink: SinkAddr) -> Option<&Arc<Peering>> {
+        let length = |peering: &Arc<Peering>| {
+            let routes = peering.peer.routes.iter();
+            routes.filter(|prefix| prefix.contains(&sink.0.ip())).map(IpNet::prefix_len).max()
         };
-        let best = self.destinations.iter().filter_map(|peer| Some((length(peer)?, peer)));
+        let best = self.peerings.iter().filter_map(|peering| Some((length(peering)?, peering)));
         best.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, peer)| peer)
     }
 }
@@ -126,26 +214,9 @@ impl Trouble {
         if passing.contains(&error.kind()) {
             return;
         }
-        if let Some(held) = self.accept.admit(Instant::now()) {
+        if let Some(held) = self.0.admit(Instant::now()) {
             warn!(%error, held, "cannot accept connections for now");
         }
         tokio::time::sleep(OUT_OF_RESOURCES).await;
-    }
-}
-
-/// The next connection; flows that have ended meanwhile are forgotten.
-pub(crate) async fn accept(
-    listener: &TcpListener,
-    flows: &mut JoinSet<()>,
-) -> io::Result<(TcpStream, SocketAddr)> {
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => return accepted,
-            Some(ended) = flows.join_next() => {
-                if let Err(error) = ended {
-                    error!("a flow's task failed: {error}");
-                }
-            }
-        }
     }
 }

@@ -1,0 +1,403 @@
+//! All that there is between this box and one peer: its session, and the carriers on which either
+//! opens flows.
+//!
+//! It keeps a session up where the peer can be dialled, and decides which of two stands. The
+//! carriers' number is `upkeep`'s, what flows do on them `ingress`'s and `egress`'s.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use braid_core::backoff::Backoff;
+use braid_core::config::Peer;
+use braid_core::control::{Bye, Hello};
+use braid_core::key::PublicKey;
+use braid_core::keys::SessionId;
+use braid_sys::rtnl::Rtnl;
+use tokio::sync::{Semaphore, watch};
+use tracing::{debug, info, warn};
+
+use crate::carrier::Carrier;
+use crate::dial::{self, Ways, random};
+use crate::egress::{self, Connects};
+use crate::pool::Pool;
+use crate::session::{Request, Session, SessionError, Wire};
+use crate::shared::Shared;
+use crate::steering::Steering;
+use crate::tasks::Tasks;
+use crate::throttle::{Bound, Throttle};
+use crate::tls::{Tls, TlsError};
+
+/// A session is replaced after this long, less a random tenth.
+const RENEW: Duration = Duration::from_secs(3600);
+
+/// A session that has been replaced ends after this long: what was asked in it is answered.
+const REPLACED: Duration = Duration::from_secs(30);
+
+/// How long a flow waits for a session.
+const SESSION_LIMIT: Duration = Duration::from_secs(20);
+
+/// Flows of a peer, each way.
+const FLOWS: usize = 8192;
+
+/// Carriers accepted beyond the bound: the peer counts one as gone before we do.
+const SLACK: usize = 16;
+
+/// One peer, as this box deals with it.
+#[derive(Debug)]
+pub struct Peering {
+    /// Its configuration.
+    pub peer: Peer,
+    /// The ways to it; none if it dials us.
+    pub ways: Option<Ways>,
+    pub(crate) steering: Option<Steering>,
+    pub(crate) tasks: Tasks,
+    pub(crate) rtnl: Rtnl,
+    pub(crate) pool: Arc<Pool>,
+    /// Carriers on which the peer opens and that we dial.
+    pub(crate) theirs: Theirs,
+    pub(crate) dialling: Arc<()>,
+    /// Carriers that may be accepted.
+    pub(crate) acceptable: Arc<Semaphore>,
+    /// Flows that may be taken from our hosts, and from the peer's.
+    pub(crate) flows_out: Arc<Semaphore>,
+    pub(crate) flows_in: Arc<Semaphore>,
+    pub(crate) connects: Connects,
+    pub(crate) bounds: Bounds,
+    identity: PublicKey,
+    hello: Hello,
+    tls: Arc<Tls>,
+    directory: Arc<Directory>,
+    current: watch::Sender<Option<Arc<Session>>>,
+    trouble: Throttle,
+}
+
+/// The bounds of a peer, each with the count of how often it was met.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    pub(crate) carriers: Bound,
+    pub(crate) flows: Bound,
+    pub(crate) connects: Bound,
+}
+
+/// How many carriers the peer wants us to dial for it, and how many there are: single, shared.
+#[derive(Debug, Default)]
+pub(crate) struct Theirs {
+    want: Mutex<[usize; 2]>,
+    /// Each held once by every carrier.
+    have: [Arc<()>; 2],
+}
+
+/// The sessions of a box by their names: carriers name theirs.
+#[derive(Debug, Default)]
+pub struct Directory {
+    sessions: Mutex<HashMap<SessionId, (Arc<Peering>, Arc<Session>)>>,
+}
+
+/// What all peerings of a box have in common.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// This box's identity.
+    pub identity: PublicKey,
+    /// Whether this box's processor has AES in hardware.
+    pub aes: bool,
+    /// Secures control connections.
+    pub tls: Arc<Tls>,
+    /// Where sessions are found.
+    pub directory: Arc<Directory>,
+    /// Where tasks go.
+    pub tasks: Tasks,
+    /// To ask the kernel about addresses.
+    pub rtnl: Rtnl,
+    /// Joins carriers over all paths; none for a box that dials nobody.
+    pub steering: Option<Steering>,
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    #[error("no way answers: {0}")]
+    Dial(#[from] io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("another session stands")]
+    Duplicate,
+}
+
+impl Peering {
+    /// A peer without a session yet.
+    #[must_use]
+    pub fn new(peer: Peer, ways: Option<Ways>, common: &Common) -> Arc<Self> {
+        let name = peer.name.clone();
+        let bound = |what| Bound::new(format!("{what} of peer \"{name}\""));
+        let bounds = Bounds {
+            carriers: bound("carriers"),
+            flows: bound("flows"),
+            connects: bound("unfetched connections"),
+        };
+        let carriers = usize::from(peer.carriers);
+        Arc::new(Self {
+            hello: Hello {
+                aes: common.aes,
+                protection: peer.protection,
+                carriers: peer.carriers,
+            },
+            ways,
+            steering: common.steering.clone(),
+            tasks: common.tasks.clone(),
+            rtnl: common.rtnl.clone(),
+            pool: Pool::new(Instant::now()),
+            theirs: Theirs::default(),
+            dialling: Arc::new(()),
+            acceptable: Arc::new(Semaphore::new(carriers + SLACK)),
+            flows_out: Arc::new(Semaphore::new(FLOWS)),
+            flows_in: Arc::new(Semaphore::new(FLOWS)),
+            connects: Connects::default(),
+            bounds,
+            identity: common.identity,
+            tls: Arc::clone(&common.tls),
+            directory: Arc::clone(&common.directory),
+            current: watch::Sender::new(None),
+            trouble: Throttle::default(),
+            peer,
+        })
+    }
+
+    /// The session in use.
+    #[must_use]
+    pub fn session(&self) -> Option<Arc<Session>> {
+        self.current.borrow().clone()
+    }
+
+    /// The session in use, waiting for one for a while.
+    ///
+    /// # Errors
+    /// TimedOut when the peer cannot be reached.
+    pub async fn wait_session(&self) -> io::Result<Arc<Session>> {
+        let mut current = self.current.subscribe();
+        let found = current.wait_for(Option::is_some);
+        let found = tokio::time::timeout(SESSION_LIMIT, found).await?;
+        found.ok().and_then(|found| found.clone()).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Whether flows of our hosts go to this peer.
+    #[must_use]
+    pub fn is_routed(&self) -> bool {
+        !self.peer.routes.is_empty()
+    }
+
+    /// Keeps a session up, for as long as the box runs: for a peer that can be dialled.
+    pub async fn keep_session(self: Arc<Self>, ways: Ways, steering: Steering) {
+        let (mut backoff, mut current) = (Backoff::default(), self.current.subscribe());
+        loop {
+            let standing = current.borrow_and_update().clone();
+            if let Some(session) = standing {
+                let mut renew = std::pin::pin!(self.renewal(&session));
+                tokio::select! {
+                    () = session.ended() => {}
+                    () = &mut renew => {}
+                    _ = current.changed() => continue,
+                }
+            }
+            match self.dial(&ways, &steering).await {
+                Ok(()) | Err(DialError::Duplicate) => backoff.reset(),
+                Err(error) => {
+                    self.report(&error);
+                    let pause = backoff.next(random());
+                    let _ = tokio::time::timeout(pause, current.changed()).await;
+                }
+            }
+        }
+    }
+
+    /// Ready when it is time for a new session; never for one that the peer has dialled.
+    async fn renewal(&self, session: &Session) {
+        if session.dialler != self.identity {
+            return std::future::pending().await;
+        }
+        let age = RENEW - RENEW.mul_f64(random() / 10.0);
+        tokio::time::sleep_until((session.began + age).into()).await;
+    }
+
+    async fn dial(self: &Arc<Self>, ways: &Ways, steering: &Steering) -> Result<(), DialError> {
+        let dialled = dial::dial(ways, steering).await?;
+        let secured = self.tls.dial(dialled.stream, &self.peer.public_key).await?;
+        let begun = Session::begin(secured, dialled.place, self.identity, true, self.hello);
+        let (session, wire) = begun.await?;
+        if self.adopt(session, wire) { Ok(()) } else { Err(DialError::Duplicate) }
+    }
+
+    fn report(&self, error: &DialError) {
+        let name = &self.peer.name;
+        debug!(peer = name, "no session: {error}");
+        if let Some(held) = self.trouble.admit(Instant::now()) {
+            warn!(peer = name, held, "no session: {error}");
+        }
+    }
+
+    /// Begins a session on a connection that the peer has dialled and secured.
+    ///
+    /// # Errors
+    /// See [`Session::begin`].
+    pub async fn accept(self: &Arc<Self>, secured: crate::tls::Secured) -> Result<(), SessionError> {
+        let begun = Session::begin(secured, None, self.identity, false, self.hello);
+        let (session, wire) = begun.await?;
+        self.adopt(session, wire);
+        Ok(())
+    }
+
+    /// Makes a session the one in use, and runs it; false if another stands.
+    fn adopt(self: &Arc<Self>, session: Arc<Session>, wire: Wire) -> bool {
+        let mut replaced = None;
+        let stands = self.current.send_if_modified(|current| {
+            let stands = current.as_ref().is_none_or(|old| session.dialler <= old.dialler);
+            if stands {
+                replaced = current.replace(Arc::clone(&session));
+            }
+            stands
+        });
+        if stands {
+            self.directory.add(self, &session);
+            info!(
+                peer = self.peer.name,
+                suite = %session.terms.suite,
+                sealed = !session.is_clear(),
+                dialled_here = session.dialler == self.identity,
+                "session is up"
+            );
+        } else {
+            session.bye(Bye::Duplicate);
+        }
+        if let Some(old) = replaced {
+            self.let_go(old, session.dialler);
+        }
+        let peering = Arc::clone(self);
+        self.tasks.spawn(async move { peering.run(session, wire).await });
+        self.pool.work.notify_one();
+        stands
+    }
+
+    /// Ends a session that has been replaced by one of this dialler.
+    fn let_go(&self, old: Arc<Session>, dialler: PublicKey) {
+        if old.dialler != dialler {
+            old.bye(Bye::Duplicate);
+            return;
+        }
+        self.tasks.spawn(async move {
+            let _ = tokio::time::timeout(REPLACED, old.ended()).await;
+            old.bye(Bye::Replaced);
+        });
+    }
+
+    async fn run(self: &Arc<Self>, session: Arc<Session>, wire: Wire) {
+        let why = session.run(wire, |request| self.request(&session, request)).await;
+        self.directory.remove(session.id);
+        self.connects.end(session.id);
+        let lost = self.current.send_if_modified(|current| {
+            let ours = current.as_ref().is_some_and(|current| current.id == session.id);
+            if ours {
+                *current = None;
+            }
+            ours
+        });
+        if lost {
+            info!(peer = self.peer.name, "session is down: {why}");
+        } else {
+            debug!(peer = self.peer.name, "an older session has ended: {why}");
+        }
+    }
+
+    fn request(self: &Arc<Self>, session: &Arc<Session>, request: Request) {
+        match request {
+            Request::Connect { number, sink, host } => {
+                egress::asked(self, session, number, sink, host);
+            }
+            Request::Cancel(number) => self.connects.cancel(number, session.id),
+            Request::Want { single, shared } => {
+                self.theirs.want([single.into(), shared.into()]);
+                self.pool.work.notify_one();
+            }
+        }
+    }
+
+    /// Puts a carrier to its use.
+    pub(crate) fn place(self: &Arc<Self>, carrier: Carrier) {
+        let peering = Arc::clone(self);
+        match (carrier.we_open, carrier.kind.shared) {
+            (true, false) => self.pool.add(carrier),
+            (true, true) => {
+                let (shared, task) = Shared::start(carrier, |_, _| {});
+                self.tasks.spawn(task);
+                self.pool.add_shared(shared);
+            }
+            (false, false) => {
+                self.tasks.spawn(egress::serve(peering, carrier));
+            }
+            (false, true) => {
+                let begin = move |slot, open| {
+                    peering.tasks.spawn(egress::serve_slot(Arc::clone(&peering), slot, open));
+                };
+                self.tasks.spawn(Shared::start(carrier, begin).1);
+            }
+        }
+    }
+}
+
+impl Theirs {
+    pub(crate) fn want(&self, want: [usize; 2]) {
+        *self.want.lock().unwrap_or_else(PoisonError::into_inner) = want;
+    }
+
+    /// Counts one; until it is dropped.
+    pub(crate) fn count(&self, shared: bool) -> Arc<()> {
+        Arc::clone(&self.have[usize::from(shared)])
+    }
+
+    pub(crate) fn have(&self) -> usize {
+        self.have_each().iter().sum()
+    }
+
+    /// How many more are wanted, `left` at most.
+    pub(crate) fn lack(&self, left: usize) -> [usize; 2] {
+        let want = *self.want.lock().unwrap_or_else(PoisonError::into_inner);
+        let have = self.have_each();
+        let left = left.saturating_sub(have[0] + have[1]);
+        let shared = want[1].saturating_sub(have[1]).min(left);
+        [want[0].saturating_sub(have[0]).min(left - shared), shared]
+    }
+
+    fn have_each(&self) -> [usize; 2] {
+        [Arc::strong_count(&self.have[0]) - 1, Arc::strong_count(&self.have[1]) - 1]
+    }
+}
+
+impl Directory {
+    /// The session of this name, and whose it is.
+    #[must_use]
+    pub fn find(&self, id: SessionId) -> Option<(Arc<Peering>, Arc<Session>)> {
+        self.sessions().get(&id).cloned()
+    }
+
+    fn add(&self, peering: &Arc<Peering>, session: &Arc<Session>) {
+        let mut sessions = self.sessions();
+        // One may be in use and one being replaced: a peer that makes more loses the oldest.
+        let of_peer = sessions.values().filter(|(of, _)| Arc::ptr_eq(of, peering));
+        let mut of_peer: Vec<_> = of_peer.map(|(_, session)| Arc::clone(session)).collect();
+        of_peer.sort_by_key(|session| session.began);
+        for old in of_peer.iter().rev().skip(1) {
+            old.bye(Bye::Limit);
+        }
+        sessions.insert(session.id, (Arc::clone(peering), Arc::clone(session)));
+    }
+
+    fn remove(&self, id: SessionId) {
+        self.sessions().remove(&id);
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, (Arc<Peering>, Arc<Session>)>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

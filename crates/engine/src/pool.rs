@@ -1,0 +1,247 @@
+//! The carriers on which flows to one peer are opened: idle single ones, the most recently used
+//! first since their congestion windows are open, and shared ones for when none is idle.
+//!
+//! How many there should be is `core::demand`'s; getting them is `upkeep`'s.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use braid_core::demand::Demand;
+use braid_core::keys::SessionId;
+use braid_sys::mptcp;
+use tokio::sync::Notify;
+
+use crate::carrier::Carrier;
+use crate::dial::Ways;
+use crate::shared::Shared;
+
+/// How long a flow waits for a carrier when there is no session, or a new one.
+const SEAT_LIMIT: Duration = Duration::from_secs(20);
+
+/// Shared carriers kept for a burst.
+const SHARED: usize = 2;
+
+/// The most shared carriers, and how many flows each should have before there is another.
+const SHARED_MOST: usize = 8;
+const SHARED_LOAD: usize = 16;
+
+/// The carriers of one peer on which we open.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    state: Mutex<State>,
+    /// There may be a seat.
+    seats: Notify,
+    /// There may be too few carriers.
+    pub(crate) work: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Fresh ones in front, the most recently used one last.
+    idle: VecDeque<Carrier>,
+    shared: Vec<Arc<Shared>>,
+    busy: usize,
+    /// Being dialled: single, shared.
+    coming: [usize; 2],
+    demand: Demand,
+}
+
+/// Where a flow goes.
+#[derive(Debug)]
+pub(crate) enum Seat {
+    /// A carrier of its own.
+    Single(Carrier, Busy),
+    /// A carrier with other flows.
+    Shared(Arc<Shared>),
+}
+
+/// Counts a carrier as busy while it is held.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Pool>);
+
+/// Counts a carrier as being dialled while it is held.
+#[derive(Debug)]
+pub(crate) struct Coming(Arc<Pool>, usize);
+
+/// How many carriers a pool has and wants, single and shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count {
+    /// Idle, busy and coming.
+    pub(crate) have: [usize; 2],
+    /// To be added.
+    pub(crate) lack: [usize; 2],
+}
+
+impl Pool {
+    pub(crate) fn new(now: Instant) -> Arc<Self> {
+        let demand = Demand::new(now);
+        let state = State {
+            idle: VecDeque::new(),
+            shared: Vec::new(),
+            busy: 0,
+            coming: [0; 2],
+            demand,
+        };
+        Arc::new(Self { state: Mutex::new(state), seats: Notify::new(), work: Notify::new() })
+    }
+
+    /// A place for a flow, waiting for one if need be.
+    ///
+    /// # Errors
+    /// TimedOut when there is none for long: the peer cannot be reached.
+    pub(crate) async fn seat(self: &Arc<Self>) -> io::Result<Seat> {
+        let seat = async {
+            loop {
+                let notified = self.seats.notified();
+                tokio::pin!(notified);
+                notified.as_mut().enable();
+                if let Some(seat) = self.try_seat() {
+                    return seat;
+                }
+                self.work.notify_one();
+                notified.await;
+            }
+        };
+        Ok(tokio::time::timeout(SEAT_LIMIT, seat).await?)
+    }
+
+    fn try_seat(self: &Arc<Self>) -> Option<Seat> {
+        let mut state = self.state();
+        let now = Instant::now();
+        while let Some(mut carrier) = state.idle.pop_back() {
+            if carrier.is_usable() {
+                state.busy += 1;
+                let flows = state.busy + state.shared_flows();
+                state.demand.began(now, flows);
+                if state.idle.len() < state.wanted_idle(now) {
+                    self.work.notify_one();
+                }
+                drop(state);
+                return Some(Seat::Single(carrier, Busy(Arc::clone(self))));
+            }
+        }
+        self.work.notify_one();
+        let loads = state.shared.iter().filter_map(|shared| Some((shared.load()?, shared)));
+        let least = loads.min_by_key(|(load, _)| *load).map(|(_, shared)| Arc::clone(shared))?;
+        let flows = state.busy + state.shared_flows() + 1;
+        state.demand.began(now, flows);
+        Some(Seat::Shared(least))
+    }
+
+    /// Takes a carrier that has just been made: used when those that are warm are busy.
+    pub(crate) fn add(&self, carrier: Carrier) {
+        self.state().idle.push_front(carrier);
+        self.seats.notify_waiters();
+    }
+
+    /// Takes a carrier that has just become clean again.
+    pub(crate) fn put_back(&self, carrier: Carrier) {
+        self.state().idle.push_back(carrier);
+        self.seats.notify_waiters();
+    }
+
+    /// Takes a shared carrier.
+    pub(crate) fn add_shared(&self, shared: Arc<Shared>) {
+        self.state().shared.push(shared);
+        self.seats.notify_waiters();
+    }
+
+    /// Counts a carrier as coming.
+    pub(crate) fn coming(self: &Arc<Self>, shared: bool) -> Coming {
+        let which = usize::from(shared);
+        self.state().coming[which] += 1;
+        Coming(Arc::clone(self), which)
+    }
+
+    /// Lets go of carriers that have ended, and of idle ones that are of an old session or badly
+    /// placed once there are enough others. `ways` learns what the carriers know of them.
+    pub(crate) fn sweep(&self, session: SessionId, ways: Option<&Ways>) {
+        let mut state = self.state();
+        state.shared.retain(|shared| shared.load().is_some());
+        state.idle.retain_mut(Carrier::is_usable);
+        if let Some(ways) = ways {
+            state.idle.iter().for_each(|carrier| learn(carrier, ways));
+        }
+        let wanted = state.wanted_idle(Instant::now());
+        let good = state.good_idle(session, ways);
+        let mut surplus = good.saturating_sub(wanted + wanted / 4);
+        // From the front: those used most recently stay.
+        state.idle.retain(|carrier| {
+            if !is_good(carrier, session, ways) {
+                return good < wanted;
+            }
+            let stays = surplus == 0;
+            surplus = surplus.saturating_sub(1);
+            stays
+        });
+    }
+
+    /// What there is and what is lacking, if `bound` carriers may be had in all.
+    pub(crate) fn count(&self, session: SessionId, ways: Option<&Ways>, bound: usize) -> Count {
+        let mut state = self.state();
+        let now = Instant::now();
+        let have = [
+            state.idle.len() + state.busy + state.coming[0],
+            state.shared.len() + state.coming[1],
+        ];
+        let shared_bound = SHARED_MOST.min(bound / 2);
+        let full = state.shared.iter().all(|s| s.load().is_none_or(|load| load >= SHARED_LOAD));
+        let wanted_shared = if full { SHARED.max(have[1] + 1) } else { SHARED };
+        let good = state.good_idle(session, ways) + state.coming[0];
+        let single = state.wanted_idle(now).saturating_sub(good);
+        let single = single.min((bound - shared_bound).saturating_sub(have[0]));
+        let shared = wanted_shared.min(shared_bound).saturating_sub(have[1]);
+        Count { have, lack: [single, shared] }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn shared_flows(&self) -> usize {
+        self.shared.iter().filter_map(|shared| shared.load()).sum()
+    }
+
+    fn wanted_idle(&mut self, now: Instant) -> usize {
+        let busy = self.busy;
+        self.demand.idle(now, busy)
+    }
+
+    fn good_idle(&self, session: SessionId, ways: Option<&Ways>) -> usize {
+        self.idle.iter().filter(|carrier| is_good(carrier, session, ways)).count()
+    }
+}
+
+fn is_good(carrier: &Carrier, session: SessionId, ways: Option<&Ways>) -> bool {
+    let first = carrier.place.as_ref().map(|place| place.state().first);
+    let well_placed = match (first, ways) {
+        (Some(Some(first)), Some(ways)) => ways.is_well_placed(first),
+        // All its subflows are gone for now.
+        (Some(None), _) => false,
+        _ => true,
+    };
+    carrier.session == session && well_placed
+}
+
+fn learn(carrier: &Carrier, ways: &Ways) {
+    for subflow in mptcp::subflows(&carrier.stream).unwrap_or_default() {
+        ways.measured(subflow.local.ip().to_canonical(), subflow.min_rtt);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.state().busy -= 1;
+        self.0.work.notify_one();
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.0.state().coming[self.1] -= 1;
+    }
+}

@@ -1,0 +1,361 @@
+//! A carrier that several flows share: beyond the bound of carriers, and when a burst finds no
+//! single carrier idle.
+//!
+//! One task reads and hands records to the flows, and writes what they send, in turn. Credit keeps
+//! a flow whose reader stalls from stopping the others (PROTOCOL.md, "Credit").
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use braid_core::credit::{ReceiveCredit, SendCredit};
+use braid_core::opening::{Failure, Open};
+use braid_core::record::{FlowNumber, RecordType};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tracing::debug;
+
+use crate::buffer::Buffer;
+use crate::carrier::{Carrier, Incoming, Outgoing};
+use crate::flow::{Inlet, Item, Outlet};
+use crate::single::item;
+
+/// Data records that may wait for the connection: enough to keep it busy, few enough that a small
+/// flow's does not wait long.
+const WAITING: usize = 4;
+
+/// A shared carrier, for the flows on it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    outbox: mpsc::UnboundedSender<Parcel>,
+    room: Arc<Semaphore>,
+    flows: Mutex<Flows>,
+    emptied: Notify,
+}
+
+/// What a flow sends. Only data is held back by the connection; the rest is small, and bounded by
+/// the number of flows.
+#[derive(Debug)]
+enum Parcel {
+    Data { flow: FlowNumber, buffer: Buffer, length: usize, _room: OwnedSemaphorePermit },
+    Small { flow: FlowNumber, kind: RecordType, payload: Vec<u8> },
+}
+
+#[derive(Debug, Default)]
+struct Flows {
+    mail: HashMap<FlowNumber, Arc<Mail>>,
+    last: u32,
+    closed: bool,
+    /// It takes no further flow, and ends with the last.
+    retiring: bool,
+}
+
+/// What has come for a flow, and what it may send.
+#[derive(Debug, Default)]
+struct Mail {
+    state: Mutex<MailState>,
+    arrived: Notify,
+    credited: Notify,
+    lost: Notify,
+}
+
+#[derive(Debug, Default)]
+struct MailState {
+    records: VecDeque<(RecordType, Box<[u8]>)>,
+    receive: ReceiveCredit,
+    send: SendCredit,
+    lost: bool,
+}
+
+/// A flow's place on a shared carrier; leaves it when dropped.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// Its number.
+    pub(crate) flow: FlowNumber,
+    carrier: Arc<Shared>,
+    mail: Arc<Mail>,
+}
+
+/// The sending half of a slot.
+pub(crate) struct SlotOutlet<'a> {
+    slot: &'a Slot,
+    failure: Option<Failure>,
+}
+
+/// The receiving half of a slot.
+pub(crate) struct SlotInlet<'a> {
+    slot: &'a Slot,
+    current: Box<[u8]>,
+}
+
+impl Shared {
+    /// Takes a carrier; also returns the task that works it until it ends. `begin` is given each
+    /// flow that the other box opens.
+    pub(crate) fn start(
+        carrier: Carrier,
+        begin: impl FnMut(Slot, Open) + Send,
+    ) -> (Arc<Self>, impl Future<Output = ()> + Send) {
+        let (outbox, parcels) = mpsc::unbounded_channel();
+        let (room, flows) = (Arc::new(Semaphore::new(WAITING)), Mutex::default());
+        let shared = Arc::new(Self { outbox, room, flows, emptied: Notify::new() });
+        let worked = Arc::clone(&shared);
+        let task = async move {
+            // All of it is kept to the end: its place in the counts, and with the steering task.
+            let mut carrier = carrier;
+            let we_open = carrier.we_open;
+            let Carrier { stream, out, incoming, .. } = &mut carrier;
+            let ended = tokio::select! {
+                ended = worked.read(stream, incoming, we_open, begin) => ended,
+                ended = write(stream, out, parcels) => ended,
+                () = worked.emptied.notified() => Ok(()),
+            };
+            worked.close();
+            if let Err(error) = ended {
+                debug!(%error, "shared carrier ended");
+            }
+        };
+        (shared, task)
+    }
+
+    /// Opens a flow; `None` when the carrier has ended.
+    pub(crate) fn open(self: &Arc<Self>, open: &Open) -> Option<Slot> {
+        let mut flows = self.flows();
+        if flows.closed || flows.retiring {
+            return None;
+        }
+        flows.last = flows.last.checked_add(1)?;
+        let flow = FlowNumber(flows.last);
+        let slot = self.slot(&mut flows, flow);
+        // Under the lock, so that flows are opened in the order of their numbers.
+        self.post(Parcel::Small { flow, kind: RecordType::Open, payload: open.encode() }).ok()?;
+        Some(slot)
+    }
+
+    /// How many flows are on it; `None` when it takes no more.
+    pub(crate) fn load(&self) -> Option<usize> {
+        let flows = self.flows();
+        (!flows.closed && !flows.retiring).then(|| flows.mail.len())
+    }
+
+    /// Takes no further flow, and ends when the last is over.
+    pub(crate) fn retire(&self) {
+        let mut flows = self.flows();
+        flows.retiring = true;
+        if flows.mail.is_empty() {
+            self.emptied.notify_one();
+        }
+    }
+
+    fn slot(self: &Arc<Self>, flows: &mut Flows, flow: FlowNumber) -> Slot {
+        let mail = Arc::new(Mail::default());
+        flows.mail.insert(flow, Arc::clone(&mail));
+        Slot { flow, carrier: Arc::clone(self), mail }
+    }
+
+    async fn read(
+        self: &Arc<Self>,
+        stream: &TcpStream,
+        incoming: &mut Incoming,
+        we_open: bool,
+        mut begin: impl FnMut(Slot, Open),
+    ) -> io::Result<()> {
+        loop {
+            let came = incoming.next(stream).await.map_err(io::Error::other)?;
+            if came.kind == RecordType::Open {
+                if we_open {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                let open = Open::parse(incoming.bytes(&came)).map_err(io::Error::other)?;
+                begin(self.begun(came.flow)?, open);
+                continue;
+            }
+            let mail = {
+                let flows = self.flows();
+                // Of a flow that is over here: it crossed our last word.
+                if came.flow.0 > flows.last {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                flows.mail.get(&came.flow).cloned()
+            };
+            if let Some(mail) = mail {
+                mail.deliver(came.kind, incoming.bytes(&came))?;
+            }
+            if incoming.is_retired() {
+                self.retire();
+            }
+        }
+    }
+
+    fn begun(self: &Arc<Self>, flow: FlowNumber) -> io::Result<Slot> {
+        let mut flows = self.flows();
+        if flow.0 <= flows.last {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        flows.last = flow.0;
+        Ok(self.slot(&mut flows, flow))
+    }
+
+    fn close(&self) {
+        let mut flows = self.flows();
+        flows.closed = true;
+        for mail in flows.mail.values() {
+            mail.lose();
+        }
+    }
+
+    fn post(&self, parcel: Parcel) -> io::Result<()> {
+        self.outbox.send(parcel).map_err(|_| io::ErrorKind::ConnectionAborted.into())
+    }
+
+    fn flows(&self) -> MutexGuard<'_, Flows> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn write(
+    stream: &TcpStream,
+    out: &mut Outgoing,
+    mut parcels: mpsc::UnboundedReceiver<Parcel>,
+) -> io::Result<()> {
+    while let Some(parcel) = parcels.recv().await {
+        match parcel {
+            Parcel::Data { flow, mut buffer, length, _room } => {
+                out.send_data(stream, flow, &mut buffer, length).await?;
+            }
+            Parcel::Small { flow, kind, payload } => out.send(stream, kind, flow, &payload).await?,
+        }
+    }
+    Ok(())
+}
+
+impl Mail {
+    /// # Errors
+    /// When the other box sends what it may not.
+    fn deliver(&self, kind: RecordType, payload: &[u8]) -> io::Result<()> {
+        let mut state = self.state();
+        match kind {
+            RecordType::Credit => {
+                let bytes = payload.try_into().map(u32::from_be_bytes);
+                let bytes = bytes.map_err(io::Error::other)?;
+                state.send.add(bytes).map_err(io::Error::other)?;
+                drop(state);
+                self.credited.notify_one();
+                return Ok(());
+            }
+            RecordType::Data => state.receive.arrived(payload.len()).map_err(io::Error::other)?,
+            _ => {}
+        }
+        state.records.push_back((kind, payload.into()));
+        drop(state);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    fn lose(&self) {
+        self.state().lost = true;
+        self.arrived.notify_one();
+        self.credited.notify_one();
+        self.lost.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, MailState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    /// The two halves of the seat.
+    pub(crate) fn seat(&self, failure: Option<Failure>) -> (SlotOutlet<'_>, SlotInlet<'_>) {
+        (SlotOutlet { slot: self, failure }, SlotInlet { slot: self, current: Box::default() })
+    }
+
+    /// Ready when the carrier has ended.
+    pub(crate) async fn lost(&self) {
+        self.mail.lost.notified().await;
+    }
+
+    /// Tells the other box something small.
+    pub(crate) fn tell(&self, kind: RecordType, payload: &[u8]) -> io::Result<()> {
+        let payload = payload.to_vec();
+        self.carrier.post(Parcel::Small { flow: self.flow, kind, payload })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut flows = self.carrier.flows();
+        flows.mail.remove(&self.flow);
+        if flows.retiring && flows.mail.is_empty() {
+            self.carrier.emptied.notify_one();
+        }
+    }
+}
+
+fn lost() -> io::Error {
+    io::ErrorKind::ConnectionAborted.into()
+}
+
+impl Outlet for SlotOutlet<'_> {
+    async fn room(&mut self, most: usize) -> io::Result<usize> {
+        loop {
+            {
+                let state = self.slot.mail.state();
+                if state.lost {
+                    return Err(lost());
+                }
+                let available = state.send.available();
+                if available > 0 {
+                    return Ok(available.min(most));
+                }
+            }
+            self.slot.mail.credited.notified().await;
+        }
+    }
+
+    async fn data(&mut self, buffer: Buffer, length: usize) -> io::Result<()> {
+        let room = Arc::clone(&self.slot.carrier.room).acquire_owned().await;
+        let room = room.map_err(|_| lost())?;
+        self.slot.mail.state().send.spend(length);
+        let flow = self.slot.flow;
+        self.slot.carrier.post(Parcel::Data { flow, buffer, length, _room: room })
+    }
+
+    async fn fin(&mut self) -> io::Result<()> {
+        self.slot.tell(RecordType::Fin, &[])
+    }
+
+    fn reset(&mut self) -> bool {
+        match self.failure {
+            Some(failure) => self.slot.tell(RecordType::Failed, &[failure as u8]),
+            None => self.slot.tell(RecordType::Reset, &[]),
+        }
+        .is_ok()
+    }
+}
+
+impl Inlet for SlotInlet<'_> {
+    async fn next(&mut self) -> io::Result<Item<'_>> {
+        loop {
+            {
+                let mut state = self.slot.mail.state();
+                if let Some((kind, payload)) = state.records.pop_front() {
+                    self.current = payload;
+                    drop(state);
+                    return item(kind, &self.current);
+                }
+                if state.lost {
+                    return Err(lost());
+                }
+            }
+            self.slot.mail.arrived.notified().await;
+        }
+    }
+
+    fn passed(&mut self, bytes: usize) -> io::Result<()> {
+        let credit = self.slot.mail.state().receive.consumed(bytes);
+        match credit {
+            Some(credit) => self.slot.tell(RecordType::Credit, &credit.to_be_bytes()),
+            None => Ok(()),
+        }
+    }
+}

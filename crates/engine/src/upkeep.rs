@@ -1,0 +1,162 @@
+//! Keeps a peer's carriers: dials those that are lacking, on which we open or the peer does, or
+//! asks the peer for them where it cannot be dialled.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use braid_core::backoff::Backoff;
+use braid_core::carrier::Kind;
+use braid_core::control::Message;
+use braid_core::keys::SessionId;
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use crate::carrier::Carrier;
+use crate::dial::{Ways, random};
+use crate::peering::Peering;
+use crate::pool::Coming;
+use crate::session::Session;
+
+/// Between two looks at carriers when nothing asks for one.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Carriers being dialled at a time: a burst of handshakes takes the links from those who use them.
+const AT_ONCE: usize = 16;
+
+/// The state of keeping up.
+#[derive(Debug, Default)]
+struct Upkeep {
+    /// What the peer was asked for last, in which session.
+    asked: Option<(SessionId, [u16; 2])>,
+    backoff: Backoff,
+    /// Dialling rests until then: it failed.
+    rests_until: Option<Instant>,
+}
+
+/// Keeps the carriers of a peer for as long as the box runs.
+pub(crate) async fn keep(peering: Arc<Peering>) {
+    let (failed_sender, mut failed) = mpsc::unbounded_channel();
+    let mut upkeep = Upkeep::default();
+    loop {
+        tokio::select! {
+            () = peering.pool.work.notified() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        while let Ok(dialled) = failed.try_recv() {
+            upkeep.dialled(dialled);
+        }
+        let Some(session) = peering.session() else { continue };
+        peering.pool.sweep(session.id, peering.ways.as_ref());
+        match &peering.ways {
+            Some(ways) => upkeep.dial(&peering, &session, ways, &failed_sender),
+            None => upkeep.ask(&peering, &session),
+        }
+    }
+}
+
+impl Upkeep {
+    fn dialled(&mut self, well: bool) {
+        if well {
+            self.backoff.reset();
+            self.rests_until = None;
+        } else if self.rests_until.is_none_or(|until| until <= Instant::now()) {
+            self.rests_until = Some(Instant::now() + self.backoff.next(random()));
+        }
+    }
+
+    fn dial(
+        &mut self,
+        peering: &Arc<Peering>,
+        session: &Arc<Session>,
+        ways: &Ways,
+        done: &mpsc::UnboundedSender<bool>,
+    ) {
+        if self.rests_until.is_some_and(|until| until > Instant::now()) {
+            return;
+        }
+        let bound = usize::from(session.terms.carriers);
+        let own = peering.pool.count(session.id, Some(ways), bound - peering.theirs.have().min(bound));
+        let left = bound.saturating_sub(own.have[0] + own.have[1]);
+        let theirs = peering.theirs.lack(left);
+        for (acceptor_opens, shared, lack) in [
+            (false, true, own.lack[1]),
+            (true, true, theirs[1]),
+            (false, false, own.lack[0]),
+            (true, false, theirs[0]),
+        ] {
+            let kind = Kind { acceptor_opens, shared };
+            for _ in 0..lack {
+                let Some(attempt) = Attempt::count(peering, kind) else { return };
+                attempt.spawn(peering, session, ways, done);
+            }
+        }
+    }
+
+    /// The peer dials for us: it is told how many we want in all.
+    fn ask(&mut self, peering: &Arc<Peering>, session: &Session) {
+        if !peering.is_routed() {
+            return;
+        }
+        let bound = usize::from(session.terms.carriers);
+        let count = peering.pool.count(session.id, None, bound);
+        let all = |which: usize| {
+            u16::try_from(count.have[which] + count.lack[which]).unwrap_or(u16::MAX)
+        };
+        let wanted = (session.id, [all(0), all(1)]);
+        if self.asked != Some(wanted) {
+            self.asked = Some(wanted);
+            session.post(Message::Want { single: wanted.1[0], shared: wanted.1[1] });
+        }
+    }
+}
+
+/// A carrier being dialled, in all the counts that it is in.
+struct Attempt {
+    kind: Kind,
+    _dialling: Arc<()>,
+    ours: Option<Coming>,
+    theirs: Option<Arc<()>>,
+}
+
+impl Attempt {
+    /// `None` while enough are being dialled.
+    fn count(peering: &Arc<Peering>, kind: Kind) -> Option<Self> {
+        let dialling = Arc::clone(&peering.dialling);
+        // One is the peering's own.
+        if Arc::strong_count(&dialling) > AT_ONCE + 1 {
+            return None;
+        }
+        let ours = (!kind.acceptor_opens).then(|| peering.pool.coming(kind.shared));
+        let theirs = kind.acceptor_opens.then(|| peering.theirs.count(kind.shared));
+        Some(Self { kind, _dialling: dialling, ours, theirs })
+    }
+
+    fn spawn(
+        self,
+        peering: &Arc<Peering>,
+        session: &Arc<Session>,
+        ways: &Ways,
+        done: &mpsc::UnboundedSender<bool>,
+    ) {
+        let (peering, session) = (Arc::clone(peering), Arc::clone(session));
+        let (ways, done) = (ways.clone(), done.clone());
+        let Some(steering) = peering.steering.clone() else { return };
+        peering.tasks.clone().spawn(async move {
+            let dialled = tokio::select! {
+                dialled = Carrier::dial(&session, &ways, &steering, self.kind) => dialled,
+                () = session.ended() => return,
+            };
+            let _ = done.send(dialled.is_ok());
+            match dialled {
+                Ok(mut carrier) => {
+                    carrier.theirs = self.theirs;
+                    peering.place(carrier);
+                }
+                Err(error) => debug!(peer = peering.peer.name, %error, "carrier not dialled"),
+            }
+            drop(self.ours);
+            // There may be more to be dialled.
+            peering.pool.work.notify_one();
+        });
+    }
+}
