@@ -2,17 +2,28 @@
 //!
 //! A box's configuration ([`config`]) names its peers by their keys ([`key`]), its paths and what
 //! it intercepts. From that and from what the kernel shows, [`path`] pairs the paths with the
-//! peers' endpoints and [`kernel`] states what the kernel should hold. A flow travels as records
-//! ([`record`]) that begin with an opening ([`opening`]); [`relay`] decides what each ending of a
-//! flow means, and [`policy`] which sinks a peer may reach, from which source.
+//! peers' endpoints and [`kernel`] states what the kernel should hold.
+//!
+//! Two boxes speak as PROTOCOL.md says. They agree on the control connection ([`control`]), and
+//! its secret makes the keys of their carriers ([`keys`]). A carrier begins and takes its turns as
+//! [`carrier`] says; what it carries are records ([`record`]), sealed ([`seal`]). A flow begins with
+//! an opening ([`opening`]), [`flow`] decides what each of its endings means, and [`credit`] how
+//! much of it may be on its way on a shared carrier. [`policy`] says which sinks a peer may reach,
+//! from which source, and [`backoff`] when a lost session is dialled again.
 
 pub mod addr;
+pub mod backoff;
+pub mod carrier;
 pub mod config;
+pub mod control;
+pub mod credit;
+pub mod flow;
 pub mod joins;
 pub mod kernel;
 pub mod key;
+pub mod keys;
 pub mod opening;
 pub mod path;
 pub mod policy;
 pub mod record;
-pub mod relay;
+pub mod seal;

@@ -1,32 +1,18 @@
-//! How a carrier and a flow open: the preamble, the `open` payload and the failure codes
-//! (PROTOCOL.md, "Preamble", "Opening a flow").
+//! What is asked of the other side when a flow is opened, and why it says no (PROTOCOL.md,
+//! "Flows").
 //!
-//! The preamble of this version names the boxes and proves nothing: `braid run` therefore asks
-//! for `--insecure-lab`. The authenticated session takes its place.
+//! Encoding and parsing only: the addresses are also those of a `connect` on the control
+//! connection (`control`), the failure codes those of its `failed`. Who may go where is `policy`'s.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::addr::{HostAddr, SinkAddr};
-use crate::key::{KEY_LEN, PublicKey};
-
-/// First bytes of every carrier.
-pub const MAGIC: [u8; 4] = *b"brd0";
-
-/// Bytes of a preamble: magic, dialler's key, acceptor's key.
-pub const PREAMBLE_LEN: usize = MAGIC.len() + 2 * KEY_LEN;
-
-/// What the dialler sends before any record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Preamble {
-    /// The box that dialled.
-    pub dialler: PublicKey,
-    /// The box that the dialler means to have reached.
-    pub acceptor: PublicKey,
-}
 
 /// The payload of an `open` record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
+    /// The connection that the other side holds for it, asked for by `connect`; 0 for none.
+    pub connect: u32,
     /// Where the flow is to go.
     pub sink: SinkAddr,
     /// Who opened it.
@@ -60,68 +46,42 @@ pub enum Failure {
     Resources = 7,
 }
 
-/// Bytes that are not what they should be at the opening of a carrier or flow.
+/// A payload that is cut short, too long or of an unknown kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpeningError {
-    /// Not a braid box, or one of another version.
-    #[error("the first bytes are not those of this protocol version")]
-    Magic,
-    /// An `open` or `failed` payload that is cut short, too long or of an unknown kind.
-    #[error("malformed payload")]
-    Malformed,
-}
-
-impl Preamble {
-    /// The bytes on the wire.
-    #[must_use]
-    pub fn encode(&self) -> [u8; PREAMBLE_LEN] {
-        let mut bytes = [0; PREAMBLE_LEN];
-        let (magic, keys) = bytes.split_at_mut(MAGIC.len());
-        magic.copy_from_slice(&MAGIC);
-        keys[..KEY_LEN].copy_from_slice(&self.dialler.0);
-        keys[KEY_LEN..].copy_from_slice(&self.acceptor.0);
-        bytes
-    }
-
-    /// Reads a preamble.
-    ///
-    /// # Errors
-    /// When the magic is another.
-    pub fn parse(bytes: &[u8; PREAMBLE_LEN]) -> Result<Self, OpeningError> {
-        let (magic, keys) = bytes.split_at(MAGIC.len());
-        if magic != MAGIC {
-            return Err(OpeningError::Magic);
-        }
-        let key = |half: &[u8]| half.try_into().map(PublicKey).map_err(|_| OpeningError::Malformed);
-        Ok(Self { dialler: key(&keys[..KEY_LEN])?, acceptor: key(&keys[KEY_LEN..])? })
-    }
-}
+#[error("malformed addresses or failure code")]
+pub struct OpeningError;
 
 impl Open {
-    /// The payload's bytes: the sink's address, then the host's.
+    /// The payload's bytes: the connect number, the sink's address, then the host's.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(38);
-        put_address(&mut bytes, self.sink.0);
-        put_address(&mut bytes, self.host.0);
+        let mut bytes = Vec::with_capacity(4 + 2 * 19);
+        bytes.extend_from_slice(&self.connect.to_be_bytes());
+        put_addresses(&mut bytes, self.sink, self.host);
         bytes
     }
 
     /// Reads the payload of an `open` record.
     ///
     /// # Errors
-    /// When it is not two addresses of one family.
+    /// When it is not a number and two addresses of one family, or something follows them.
     pub fn parse(payload: &[u8]) -> Result<Self, OpeningError> {
-        let (sink, rest) = take_address(payload)?;
-        let (host, rest) = take_address(rest)?;
-        if !rest.is_empty() || sink.is_ipv4() != host.is_ipv4() {
-            return Err(OpeningError::Malformed);
+        let (connect, rest) = payload.split_first_chunk().ok_or(OpeningError)?;
+        let (sink, host, rest) = take_addresses(rest)?;
+        if !rest.is_empty() {
+            return Err(OpeningError);
         }
-        Ok(Self { sink: SinkAddr(sink), host: HostAddr(host) })
+        Ok(Self { connect: u32::from_be_bytes(*connect), sink, host })
     }
 }
 
 impl Failure {
+    /// The byte that stands for it.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
     /// Reads the payload of a `failed` record.
     ///
     /// # Errors
@@ -135,9 +95,25 @@ impl Failure {
             [5] => Self::TimedOut,
             [6] => Self::NotAllowed,
             [7] => Self::Resources,
-            _ => return Err(OpeningError::Malformed),
+            _ => return Err(OpeningError),
         })
     }
+}
+
+/// Appends a sink's and a host's address.
+pub(crate) fn put_addresses(bytes: &mut Vec<u8>, sink: SinkAddr, host: HostAddr) {
+    put_address(bytes, sink.0);
+    put_address(bytes, host.0);
+}
+
+/// A sink's and a host's address of one family, and what follows them.
+pub(crate) fn take_addresses(bytes: &[u8]) -> Result<(SinkAddr, HostAddr, &[u8]), OpeningError> {
+    let (sink, rest) = take_address(bytes)?;
+    let (host, rest) = take_address(rest)?;
+    if sink.is_ipv4() != host.is_ipv4() {
+        return Err(OpeningError);
+    }
+    Ok((SinkAddr(sink), HostAddr(host), rest))
 }
 
 fn put_address(bytes: &mut Vec<u8>, address: SocketAddr) {
@@ -155,24 +131,24 @@ fn put_address(bytes: &mut Vec<u8>, address: SocketAddr) {
 }
 
 fn take_address(bytes: &[u8]) -> Result<(SocketAddr, &[u8]), OpeningError> {
-    let (&family, rest) = bytes.split_first().ok_or(OpeningError::Malformed)?;
+    let (&family, rest) = bytes.split_first().ok_or(OpeningError)?;
     let (ip, rest) = match family {
         4 => {
-            let (ip, rest) = rest.split_first_chunk::<4>().ok_or(OpeningError::Malformed)?;
+            let (ip, rest) = rest.split_first_chunk::<4>().ok_or(OpeningError)?;
             (IpAddr::V4(Ipv4Addr::from(*ip)), rest)
         }
         6 => {
-            let (ip, rest) = rest.split_first_chunk::<16>().ok_or(OpeningError::Malformed)?;
+            let (ip, rest) = rest.split_first_chunk::<16>().ok_or(OpeningError)?;
             let ip = Ipv6Addr::from(*ip);
             // An IPv4 address has one notation here: what is judged is what is connected to.
             if ip.to_ipv4_mapped().is_some() {
-                return Err(OpeningError::Malformed);
+                return Err(OpeningError);
             }
             (IpAddr::V6(ip), rest)
         }
-        _ => return Err(OpeningError::Malformed),
+        _ => return Err(OpeningError),
     };
-    let (port, rest) = rest.split_first_chunk::<2>().ok_or(OpeningError::Malformed)?;
+    let (port, rest) = rest.split_first_chunk::<2>().ok_or(OpeningError)?;
     Ok((SocketAddr::new(ip, u16::from_be_bytes(*port)), rest))
 }
 
@@ -183,56 +159,62 @@ mod tests {
     use super::*;
 
     #[test]
-    fn preamble_round_trip_and_wrong_magic() {
-        let preamble = Preamble { dialler: PublicKey([1; 32]), acceptor: PublicKey([2; 32]) };
-        let mut bytes = preamble.encode();
-        assert_eq!(Preamble::parse(&bytes), Ok(preamble));
-        bytes[3] = b'9';
-        assert_eq!(Preamble::parse(&bytes), Err(OpeningError::Magic));
-    }
-
-    #[test]
     fn bytes_of_an_open() {
         let open = Open {
+            connect: 0x0102_0304,
             sink: SinkAddr("192.0.2.1:80".parse().unwrap()),
             host: HostAddr("10.0.0.2:1025".parse().unwrap()),
         };
-        assert_eq!(open.encode(), [4, 192, 0, 2, 1, 0, 80, 4, 10, 0, 0, 2, 4, 1]);
+        let bytes = [1, 2, 3, 4, 4, 192, 0, 2, 1, 0, 80, 4, 10, 0, 0, 2, 4, 1];
+        assert_eq!(open.encode(), bytes);
     }
 
     #[test]
     fn families_do_not_mix() {
-        let mut bytes = Vec::new();
-        put_address(&mut bytes, "192.0.2.1:80".parse().unwrap());
-        put_address(&mut bytes, "[2001:db8::1]:80".parse().unwrap());
-        assert_eq!(Open::parse(&bytes), Err(OpeningError::Malformed));
+        refused("192.0.2.1:80", "[2001:db8::1]:80");
+        refused("[2001:db8::1]:80", "192.0.2.1:80");
     }
 
     #[test]
     fn a_mapped_address_is_refused() {
-        let mut bytes = Vec::new();
-        put_address(&mut bytes, "[::ffff:192.0.2.1]:80".parse().unwrap());
-        put_address(&mut bytes, "[2001:db8::1]:80".parse().unwrap());
-        assert_eq!(Open::parse(&bytes), Err(OpeningError::Malformed));
+        refused("[::ffff:192.0.2.1]:80", "[2001:db8::1]:80");
+        refused("[2001:db8::1]:80", "[::ffff:192.0.2.1]:80");
+    }
+
+    fn refused(sink: &str, host: &str) {
+        let (sink, host) = (SinkAddr(sink.parse().unwrap()), HostAddr(host.parse().unwrap()));
+        assert_eq!(Open::parse(&Open { connect: 0, sink, host }.encode()), Err(OpeningError));
     }
 
     #[test]
     fn every_failure_has_a_code_that_reads_back() {
         for code in 1..=7 {
-            assert_eq!(Failure::parse(&[code]).unwrap() as u8, code);
+            assert_eq!(Failure::parse(&[code]).unwrap().code(), code);
         }
-        assert!(Failure::parse(&[0]).is_err() && Failure::parse(&[]).is_err());
+        for payload in [&[][..], &[0], &[8], &[1, 1]] {
+            assert_eq!(Failure::parse(payload), Err(OpeningError));
+        }
     }
 
     proptest! {
         #[test]
-        fn open_round_trip(sink in any::<u128>(), host in any::<u128>(), ports in any::<[u16; 2]>()) {
+        fn open_round_trip(
+            connect in any::<u32>(),
+            sink in any::<u128>(),
+            host in any::<u128>(),
+            ports in any::<[u16; 2]>(),
+        ) {
+            prop_assume!(sink >> 32 != 0xffff && host >> 32 != 0xffff);
             let open = Open {
+                connect,
                 sink: SinkAddr(SocketAddr::new(Ipv6Addr::from(sink).into(), ports[0])),
                 host: HostAddr(SocketAddr::new(Ipv6Addr::from(host).into(), ports[1])),
             };
-            prop_assume!(sink >> 32 != 0xffff && host >> 32 != 0xffff);
-            prop_assert_eq!(Open::parse(&open.encode()), Ok(open));
+            let mut bytes = open.encode();
+            prop_assert_eq!(Open::parse(&bytes), Ok(open));
+            prop_assert_eq!(Open::parse(&bytes[..bytes.len() - 1]), Err(OpeningError));
+            bytes.push(0);
+            prop_assert_eq!(Open::parse(&bytes), Err(OpeningError));
         }
 
         #[test]

@@ -1,179 +1,154 @@
-//! Records: how a flow's bytes and events are framed on a carrier (PROTOCOL.md, "Records").
+//! Records: what a carrier carries, and what each type may hold (PROTOCOL.md, "Records").
 //!
-//! Encoding and parsing only. What the records mean for a flow is `relay`'s, what an `open`
-//! holds is `opening`'s.
+//! Types, lengths and the rules that can be judged from one record alone. Sealing and opening are
+//! `seal`'s, what a record means for its carrier is `carrier`'s, and for its flow `flow`'s.
+
+use crate::carrier::Kind;
+use crate::opening::{Failure, Open};
 
 /// Bytes before a record's payload: length (2), type (1), flow (4).
 pub const HEADER_LEN: usize = 7;
 
-/// The longest payload, bytes: 13 ms at 20 Mbit/s, and what one buffer holds.
-pub const MAX_PAYLOAD: usize = 32 * 1024;
+/// Bytes behind a sealed record's payload.
+pub const TAG_LEN: usize = 16;
 
-/// The longest record with its header, bytes.
-pub const MAX_RECORD: usize = HEADER_LEN + MAX_PAYLOAD;
+/// What sealing adds to a payload.
+pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
+
+/// The longest payload: one record and its overhead fit into a buffer of 32 KiB.
+pub const MAX_PAYLOAD: usize = 32_512;
+
+/// The longest record, with all that sealing adds.
+pub const MAX_RECORD: usize = OVERHEAD + MAX_PAYLOAD;
+
+/// Bytes of the length that begins every record.
+pub(crate) const LENGTH_LEN: usize = 2;
+
+/// The bit of a length that says: a `data` record in clear.
+pub(crate) const CLEAR_BIT: u16 = 0x8000;
 
 /// A flow's number on its carrier; 0 is no flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowNumber(pub u32);
 
+impl FlowNumber {
+    /// The number in records that belong to no flow.
+    pub const NONE: Self = Self(0);
+}
+
 /// What a record is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum RecordType {
-    /// Ingress to egress: connect to the sink named in the payload.
-    Open = 1,
-    /// Egress to ingress: the sink has accepted.
-    Opened = 2,
-    /// Egress to ingress: the sink was not reached; the payload is a failure code.
-    Failed = 3,
+    /// The dialler's first record: which kind of carrier this is.
+    Start = 1,
+    /// The acceptor's first record: it may be used.
+    Ready = 2,
+    /// The opener asks for a flow to the sink named in the payload.
+    Open = 3,
+    /// The other side has reached the sink.
+    Opened = 4,
+    /// The other side has not; the payload is a failure code. Final.
+    Failed = 5,
     /// Bytes of the flow.
-    Data = 4,
-    /// The sender's end has closed its direction; no data follows.
-    Fin = 5,
-    /// The flow was reset at the sender's end.
-    Reset = 6,
+    Data = 6,
+    /// The sender's end has closed its direction; no data follows. Final.
+    Fin = 7,
+    /// The flow was reset at the sender's end. Final.
+    Reset = 8,
+    /// So many more bytes may be on their way; on shared carriers only.
+    Credit = 9,
+    /// The last record under a key.
+    Rekey = 10,
+    /// The opener is to open no further flow.
+    Retire = 11,
 }
 
-/// One record, its payload borrowed from the buffer it was read into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
-    /// What it is for.
-    pub kind: RecordType,
-    /// The flow it belongs to.
-    pub flow: FlowNumber,
-    /// Its payload, at most [`MAX_PAYLOAD`] bytes.
-    pub payload: &'a [u8],
-}
-
-/// Bytes that are no record: the carrier cannot be used any more.
+/// Bytes that are no record, or one that nobody may send: the carrier cannot be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// The length field is below what type and flow take.
-    #[error("record of length {0}, shorter than its own header")]
+    /// The length is below what the shortest record takes.
+    #[error("record of length {0}, shorter than any")]
     Short(u16),
-    /// The length field is above what the longest payload takes.
+    /// The length is above what the longest payload takes.
     #[error("record of length {0}, longer than any")]
     Long(u16),
+    /// A `data` record in clear, where the session seals or before the carrier has started.
+    #[error("record in clear where all have to be sealed")]
+    Clear,
+    /// It was not sealed with this key, in this place, or was changed since.
+    #[error("record does not open")]
+    Forged,
     /// A type that this version does not know.
     #[error("record of unknown type {0}")]
     UnknownType(u8),
-}
-
-/// The first record in `bytes` and how many bytes it takes, or `None` when it is not whole yet.
-///
-/// # Errors
-/// When the bytes cannot begin a record.
-pub fn parse(bytes: &[u8]) -> Result<Option<(Record<'_>, usize)>, RecordError> {
-    let Some((length, rest)) = bytes.split_first_chunk::<2>() else { return Ok(None) };
-    let length = u16::from_be_bytes(*length);
-    if usize::from(length) < HEADER_LEN - 2 {
-        return Err(RecordError::Short(length));
-    }
-    if usize::from(length) > MAX_RECORD - 2 {
-        return Err(RecordError::Long(length));
-    }
-    let Some((&kind, _)) = rest.split_first() else { return Ok(None) };
-    let kind = RecordType::from_byte(kind)?;
-    let Some(body) = rest.get(..usize::from(length)) else { return Ok(None) };
-    let flow = FlowNumber(u32::from_be_bytes([body[1], body[2], body[3], body[4]]));
-    let record = Record { kind, flow, payload: &body[HEADER_LEN - 2..] };
-    Ok(Some((record, 2 + usize::from(length))))
-}
-
-/// The header of a record whose payload of `payload_len` bytes follows it.
-///
-/// # Panics
-/// When `payload_len` is above [`MAX_PAYLOAD`].
-#[must_use]
-pub fn header(kind: RecordType, flow: FlowNumber, payload_len: usize) -> [u8; HEADER_LEN] {
-    assert!(payload_len <= MAX_PAYLOAD, "a record's payload is at most {MAX_PAYLOAD} bytes");
-    let [l0, l1] = ((payload_len + HEADER_LEN - 2) as u16).to_be_bytes();
-    let [f0, f1, f2, f3] = flow.0.to_be_bytes();
-    [l0, l1, kind as u8, f0, f1, f2, f3]
-}
-
-/// A whole record in a buffer of its own; for the small ones.
-#[must_use]
-pub fn encode(kind: RecordType, flow: FlowNumber, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER_LEN + payload.len());
-    bytes.extend_from_slice(&header(kind, flow, payload.len()));
-    bytes.extend_from_slice(payload);
-    bytes
+    /// A flow's number where there is none, or none where there is one.
+    #[error("{0:?} record with a flow number that it cannot have")]
+    Flow(RecordType),
+    /// A payload that is not as its type asks for.
+    #[error("{0:?} record with a malformed payload")]
+    Payload(RecordType),
+    /// A `start` that is not first, or another one that is.
+    #[error("{0:?} record at the wrong place")]
+    Place(RecordType),
+    /// More records under one key than there may be.
+    #[error("a key was used for too many records")]
+    Overused,
 }
 
 impl RecordType {
-    fn from_byte(byte: u8) -> Result<Self, RecordError> {
+    /// The type that a byte on the wire stands for.
+    ///
+    /// # Errors
+    /// When this version knows none.
+    pub fn from_byte(byte: u8) -> Result<Self, RecordError> {
         Ok(match byte {
-            1 => Self::Open,
-            2 => Self::Opened,
-            3 => Self::Failed,
-            4 => Self::Data,
-            5 => Self::Fin,
-            6 => Self::Reset,
+            1 => Self::Start,
+            2 => Self::Ready,
+            3 => Self::Open,
+            4 => Self::Opened,
+            5 => Self::Failed,
+            6 => Self::Data,
+            7 => Self::Fin,
+            8 => Self::Reset,
+            9 => Self::Credit,
+            10 => Self::Rekey,
+            11 => Self::Retire,
             other => return Err(RecordError::UnknownType(other)),
         })
     }
+
+    /// Whether records of this type belong to a flow.
+    #[must_use]
+    pub fn is_of_flow(self) -> bool {
+        !matches!(self, Self::Start | Self::Ready | Self::Rekey | Self::Retire)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+/// The bytes a `credit` payload adds; `None` when it is not such a payload.
+#[must_use]
+pub fn parse_credit(payload: &[u8]) -> Option<u32> {
+    let bytes = u32::from_be_bytes(payload.try_into().ok()?);
+    (bytes != 0).then_some(bytes)
+}
 
-    use super::*;
-
-    const KINDS: [RecordType; 6] = [
-        RecordType::Open,
-        RecordType::Opened,
-        RecordType::Failed,
-        RecordType::Data,
-        RecordType::Fin,
-        RecordType::Reset,
-    ];
-
-    #[test]
-    fn bytes_of_a_record() {
-        let bytes = encode(RecordType::Data, FlowNumber(0x0102_0304), b"hi");
-        assert_eq!(bytes, [0, 7, 4, 1, 2, 3, 4, b'h', b'i']);
+/// Judges a record by what it says alone.
+pub(crate) fn check(kind: RecordType, flow: FlowNumber, payload: &[u8]) -> Result<(), RecordError> {
+    if kind.is_of_flow() == (flow == FlowNumber::NONE) {
+        return Err(RecordError::Flow(kind));
     }
-
-    #[test]
-    fn what_cannot_be_a_record_is_refused_before_it_is_whole() {
-        assert_eq!(parse(&[0, 4, 4]), Err(RecordError::Short(4)));
-        assert_eq!(parse(&[0xff, 0xff]), Err(RecordError::Long(0xffff)));
-        assert_eq!(parse(&[0x7f, 0xff, 99]), Err(RecordError::UnknownType(99)));
-    }
-
-    #[test]
-    fn the_longest_record_fits() {
-        let payload = vec![5; MAX_PAYLOAD];
-        let bytes = encode(RecordType::Data, FlowNumber(1), &payload);
-        let (record, used) = parse(&bytes).unwrap().unwrap();
-        assert_eq!((record.payload.len(), used), (MAX_PAYLOAD, bytes.len()));
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_parse_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(Some((record, used))) = parse(&bytes) {
-                prop_assert!(used <= bytes.len());
-                prop_assert_eq!(used, HEADER_LEN + record.payload.len());
-            }
-        }
-
-        #[test]
-        fn round_trip_from_any_split(
-            kind in 0usize..6,
-            flow in any::<u32>(),
-            payload in proptest::collection::vec(any::<u8>(), 0..2000),
-            cut in any::<prop::sample::Index>(),
-        ) {
-            let bytes = encode(KINDS[kind], FlowNumber(flow), &payload);
-            prop_assert_eq!(parse(&bytes[..cut.index(bytes.len())]), Ok(None));
-            let (record, used) = parse(&bytes).unwrap().unwrap();
-            prop_assert_eq!(used, bytes.len());
-            prop_assert_eq!(record, Record {
-                kind: KINDS[kind], flow: FlowNumber(flow), payload: &payload,
-            });
-        }
-    }
+    let well_formed = match kind {
+        RecordType::Start => matches!(payload, [kind] if Kind::from_byte(*kind).is_some()),
+        RecordType::Open => Open::parse(payload).is_ok(),
+        RecordType::Failed => Failure::parse(payload).is_ok(),
+        RecordType::Data => !payload.is_empty(),
+        RecordType::Credit => parse_credit(payload).is_some(),
+        RecordType::Ready
+        | RecordType::Opened
+        | RecordType::Fin
+        | RecordType::Reset
+        | RecordType::Rekey
+        | RecordType::Retire => payload.is_empty(),
+    };
+    if well_formed { Ok(()) } else { Err(RecordError::Payload(kind)) }
 }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use crate::control::Protection;
 use crate::key::PublicKey;
 use crate::path::Role;
 use crate::policy::EgressPolicy;
@@ -37,6 +38,8 @@ pub struct PathConfig {
     pub interface: String,
     /// What the path is used for.
     pub role: Role,
+    /// Whether nobody but the boxes can read or write on it.
+    pub trusted: bool,
 }
 
 /// What an ingress box takes from its hosts.
@@ -55,12 +58,16 @@ pub struct Peer {
     pub name: String,
     /// Its identity.
     pub public_key: PublicKey,
-    /// Where it can be dialled; none for a peer that dials us.
+    /// Where it can be dialled; none for a peer that only dials us.
     pub endpoints: Vec<Endpoint>,
     /// Destinations that are reached through it.
     pub routes: Vec<IpNet>,
     /// What it may do here as our egress's user.
     pub egress: EgressPolicy,
+    /// How the bytes of flows are to be protected; none takes both boxes.
+    pub protection: Protection,
+    /// The most carriers between it and us.
+    pub carriers: u16,
 }
 
 /// An address at which a peer can be dialled.
@@ -101,9 +108,14 @@ impl Config {
         raw::parse(text)
     }
 
-    /// Peers that flows can be sent to.
+    /// Peers that this box dials.
     pub fn dialled(&self) -> impl Iterator<Item = &Peer> {
         self.peers.iter().filter(|peer| !peer.endpoints.is_empty())
+    }
+
+    /// Peers that flows are sent to, whichever side dials.
+    pub fn routed(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().filter(|peer| !peer.routes.is_empty())
     }
 
     /// All destinations that some peer leads to.

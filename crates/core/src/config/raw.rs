@@ -12,9 +12,14 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{Config, ConfigError, Endpoint, Intercept, PathConfig, Peer};
+use crate::control::{MIN_CARRIERS, Protection};
 use crate::kernel::numbers::MAX_PATHS;
 use crate::path::Role;
 use crate::policy::{EgressPolicy, Source};
+
+/// The most carriers that a peer may be given, and how many it is given where nothing is said.
+const MAX_CARRIERS: u16 = 4096;
+const CARRIERS: u16 = 256;
 
 type Text = Spanned<String>;
 
@@ -42,6 +47,8 @@ struct RawNode {
 struct RawPath {
     interface: Text,
     role: Option<Text>,
+    #[serde(default)]
+    trusted: bool,
 }
 
 #[derive(Deserialize)]
@@ -65,6 +72,8 @@ struct RawPeer {
     sources: Vec<Text>,
     source: Option<Spanned<toml::Value>>,
     destinations: Option<Vec<Text>>,
+    protection: Option<Text>,
+    carriers: Option<Spanned<i64>>,
 }
 
 /// The text being read, to turn places into line numbers.
@@ -100,6 +109,9 @@ impl Reader<'_> {
                 .transpose()?,
             peers: self.peers(&raw.peer)?,
         };
+        for (raw, peer) in raw.peer.iter().zip(&config.peers) {
+            self.check_peer(raw, peer, &config)?;
+        }
         if config.listen.is_empty() && config.dialled().next().is_none() {
             return Err(self.error(
                 node_line,
@@ -112,10 +124,37 @@ impl Reader<'_> {
         Ok(config)
     }
 
+    /// What is wrong with a peer only because of the rest of the file.
+    fn check_peer(
+        &self,
+        raw: &Spanned<RawPeer>,
+        peer: &Peer,
+        config: &Config,
+    ) -> Result<(), ConfigError> {
+        if !peer.routes.is_empty() && peer.endpoints.is_empty() && config.listen.is_empty() {
+            let problem = format!("peer \"{}\" has `routes` but no `endpoints` to dial", peer.name);
+            return Err(self.error(raw.span().start, problem));
+        }
+        let open = |path: &&PathConfig| path.role != Role::Off && !path.trusted;
+        match (&raw.get_ref().protection, config.paths.iter().find(open)) {
+            (Some(text), Some(path)) if peer.protection == Protection::None => Err(self.error(
+                text.span().start,
+                format!(
+                    "peer.protection: \"none\" takes `trusted = true` in every [[path]], and \
+                     \"{}\" has it not",
+                    path.interface
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     fn check_ingress(&self, at: usize, config: &Config) -> Result<(), ConfigError> {
         let problem = if config.routes().is_empty() {
             "[intercept] takes traffic, but no [[peer]] has `routes` to send it to"
-        } else if config.paths.iter().all(|path| path.role == Role::Off) {
+        } else if config.paths.iter().all(|path| path.role == Role::Off)
+            && config.routed().any(|peer| !peer.endpoints.is_empty())
+        {
             "[intercept] takes traffic, but there is no [[path]] to carry it"
         } else {
             return Ok(());
@@ -137,7 +176,8 @@ impl Reader<'_> {
                     return Err(self.error(path.interface.span().start, problem));
                 }
                 let role = path.role.as_ref().map(|role| self.role(role)).transpose()?;
-                Ok(PathConfig { interface, role: role.unwrap_or(Role::Normal) })
+                let role = role.unwrap_or(Role::Normal);
+                Ok(PathConfig { interface, role, trusted: path.trusted })
             })
             .collect()
     }
@@ -167,8 +207,7 @@ impl Reader<'_> {
         let (mut names, mut keys) = (BTreeSet::new(), BTreeSet::new());
         raw.iter()
             .map(|raw| {
-                let at = raw.span().start;
-                let peer = self.peer(at, raw.get_ref())?;
+                let peer = self.peer(raw.get_ref())?;
                 if !names.insert(peer.name.clone()) || !keys.insert(peer.public_key) {
                     let problem = format!("peer \"{}\": its name or key is there twice", peer.name);
                     return Err(self.error(raw.get_ref().name.span().start, problem));
@@ -178,12 +217,8 @@ impl Reader<'_> {
             .collect()
     }
 
-    fn peer(&self, at: usize, raw: &RawPeer) -> Result<Peer, ConfigError> {
+    fn peer(&self, raw: &RawPeer) -> Result<Peer, ConfigError> {
         let name = raw.name.get_ref().clone();
-        if !raw.routes.is_empty() && raw.endpoints.is_empty() {
-            let problem = format!("peer \"{name}\" has `routes` but no `endpoints` to dial");
-            return Err(self.error(at, problem));
-        }
         let public_key = self.one(
             &raw.public_key,
             "peer.public_key",
@@ -192,7 +227,35 @@ impl Reader<'_> {
         let endpoints =
             raw.endpoints.iter().map(|text| self.endpoint(text)).collect::<Result<_, _>>()?;
         let routes = self.prefixes(&raw.routes, "peer.routes")?;
-        Ok(Peer { name, public_key, endpoints, routes, egress: self.egress(raw)? })
+        Ok(Peer {
+            name,
+            public_key,
+            endpoints,
+            routes,
+            egress: self.egress(raw)?,
+            protection: raw
+                .protection
+                .as_ref()
+                .map_or(Ok(Protection::Seal), |text| self.protection(text))?,
+            carriers: raw.carriers.as_ref().map_or(Ok(CARRIERS), |number| self.carriers(number))?,
+        })
+    }
+
+    fn protection(&self, text: &Text) -> Result<Protection, ConfigError> {
+        match text.get_ref().as_str() {
+            "seal" => Ok(Protection::Seal),
+            "none" => Ok(Protection::None),
+            _ => Err(self.wrong(text, "peer.protection", "\"seal\" or \"none\"")),
+        }
+    }
+
+    fn carriers(&self, number: &Spanned<i64>) -> Result<u16, ConfigError> {
+        let allowed = |number: &u16| (MIN_CARRIERS..=MAX_CARRIERS).contains(number);
+        u16::try_from(*number.get_ref()).ok().filter(allowed).ok_or_else(|| {
+            let right = format!("a number from {MIN_CARRIERS} to {MAX_CARRIERS}");
+            let problem = format!("peer.carriers: {} is not {right}", number.get_ref());
+            self.error(number.span().start, problem)
+        })
     }
 
     fn egress(&self, raw: &RawPeer) -> Result<EgressPolicy, ConfigError> {
