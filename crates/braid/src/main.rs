@@ -18,7 +18,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Keygen(file) => print_key(identity::generate(&file)),
-        Command::Pubkey(file) => print_key(identity::load(&file)),
+        Command::Pubkey(file) => print_key(identity::load(&file).map(|found| found.public)),
         Command::Run { config, level } => run(&config, level),
     });
     match outcome {

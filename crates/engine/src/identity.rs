@@ -27,6 +27,15 @@ pub enum IdentityError {
     Random,
 }
 
+/// A box's key pair.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// By which its peers know it.
+    pub public: PublicKey,
+    /// By which it proves that.
+    pub private: PrivateKey,
+}
+
 /// Makes a key pair, writes the private key to `file` (mode 0600) and returns the public one.
 ///
 /// # Errors
@@ -43,18 +52,18 @@ pub fn generate(file: &Path) -> Result<PublicKey, IdentityError> {
     public(&private)
 }
 
-/// Reads the private key in `file` and returns the public one.
+/// Reads the private key in `file`; the public one follows from it.
 ///
 /// # Errors
 /// When `file` cannot be read or holds no key.
-pub fn load(file: &Path) -> Result<PublicKey, IdentityError> {
+pub fn load(file: &Path) -> Result<Identity, IdentityError> {
     let mode = fs::metadata(file).map_or(0, |found| found.permissions().mode());
     if mode & 0o077 != 0 {
         warn!("{}: others may read this private key: chmod 600", file.display());
     }
     let text = fs::read_to_string(file).map_err(|e| IdentityError::Read(file.to_owned(), e))?;
     let private: PrivateKey = text.parse().map_err(|e| IdentityError::Text(file.to_owned(), e))?;
-    public(&private)
+    Ok(Identity { public: public(&private)?, private })
 }
 
 fn public(private: &PrivateKey) -> Result<PublicKey, IdentityError> {
@@ -73,7 +82,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("key");
         let made = generate(&file).unwrap();
-        assert_eq!(load(&file).unwrap(), made);
+        let loaded = load(&file).unwrap();
+        assert_eq!(loaded.public, made);
+        assert_eq!(public(&loaded.private).unwrap(), made);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(generate(&file), Err(IdentityError::Write(..))));
     }

@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod start;
 pub mod steering;
 pub mod throttle;
+pub mod tls;
 
 pub use error::{Kind, StartError};
 pub use start::run;

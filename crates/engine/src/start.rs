@@ -31,7 +31,7 @@ use crate::throttle::Throttle;
 /// # Errors
 /// Why it did not start. Once it has started it runs until it is stopped.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), StartError> {
-    let identity = identity::load(&config.key_file)?;
+    let identity = identity::load(&config.key_file)?.public;
     check_machine()?;
     let rtnl = Rtnl::connect().map_err(|e| StartError::System("netlink socket", e))?;
     let mut kernel = Kernel::acquire(rtnl.clone()).await?;

@@ -7,9 +7,14 @@ use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use braid_core::addr::mapped;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+mod subflows;
+
+pub use subflows::{SubflowInfo, subflows};
 
 /// `SOL_MPTCP` of `linux/socket.h` and `MPTCP_INFO` of `linux/mptcp.h`.
 const SOL_MPTCP: i32 = 284;
@@ -113,7 +118,7 @@ pub fn info(socket: &impl AsFd) -> io::Result<Option<Info>> {
 /// # Errors
 /// From `setsockopt`.
 pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
-    socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO))
+    SockRef::from(socket).set_linger(Some(Duration::ZERO))
 }
 
 /// Makes the close of `socket` an orderly end again.
@@ -121,13 +126,51 @@ pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
 /// # Errors
 /// From `setsockopt`.
 pub fn end_on_close(socket: &impl AsFd) -> io::Result<()> {
-    socket2::SockRef::from(socket).set_linger(None)
+    SockRef::from(socket).set_linger(None)
+}
+
+/// Lets the kernel probe each subflow of `socket` that has been silent for `idle`, every
+/// `interval`, and end it after `count` probes without answer. Both are whole seconds.
+///
+/// It holds for the subflows there are and for those that join later. A kernel whose MPTCP does
+/// not know the three numbers (before Linux 6.10) keeps those of its sysctls, and that is no error.
+///
+/// # Errors
+/// From `setsockopt`: a number out of bounds (1 to 32767 s, 1 to 127 probes).
+pub fn keep_alive(
+    socket: &impl AsFd,
+    idle: Duration,
+    interval: Duration,
+    count: u32,
+) -> io::Result<()> {
+    let wanted = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count);
+    unless_unknown(SockRef::from(socket).set_tcp_keepalive(&wanted))
+}
+
+/// Bounds what `socket` takes ahead of what it has sent: it is writable while less than `bytes`
+/// wait unsent.
+///
+/// A kernel whose MPTCP does not know it (before Linux 6.9) goes by the send buffer alone, and that
+/// is no error.
+///
+/// # Errors
+/// From `setsockopt`.
+pub fn not_sent_low_water(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
+    unless_unknown(SockRef::from(socket).set_tcp_notsent_lowat(bytes))
+}
+
+/// An option that MPTCP does not have is EOPNOTSUPP, where TCP has it.
+fn unless_unknown(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => Ok(()),
+        _ => Err(error),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 
@@ -177,5 +220,29 @@ mod tests {
         let error = server.read(&mut [0; 1]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         assert!(started.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn mptcp_takes_keep_alive_and_low_water_on_both_ends() {
+        let listener = listener("[::1]:0".parse().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let remote = listener.local_addr().unwrap();
+        let (socket, to) = dialling(remote.ip(), remote).unwrap();
+        let (idle, interval) = (Duration::from_secs(25), Duration::from_secs(5));
+        // Before the connection, and behind it.
+        keep_alive(&socket, idle, interval, 3).unwrap();
+        let client = connected(socket, to);
+        let (server, _) = listener.accept().unwrap();
+        keep_alive(&server, idle, interval, 3).unwrap();
+        for end in [&client, &server] {
+            not_sent_low_water(end, 65_536).unwrap();
+            let end = SockRef::from(end);
+            assert!(end.keepalive().unwrap());
+            assert_eq!(end.tcp_keepalive_time().unwrap(), idle);
+            assert_eq!(end.tcp_keepalive_interval().unwrap(), interval);
+            assert_eq!(end.tcp_keepalive_retries().unwrap(), 3);
+            assert_eq!(end.tcp_notsent_lowat().unwrap(), 65_536);
+        }
+        assert!(keep_alive(&client, idle, interval, 1000).is_err());
     }
 }
