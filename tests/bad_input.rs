@@ -53,7 +53,7 @@ impl Box {
 
     /// Runs it by way of `before` (a shell's words), which must fail.
     fn run(&self, before: &str) -> Result<Output> {
-        let line = format!("{before} {BRAID} run --insecure-lab -c box.toml");
+        let line = format!("{before} {BRAID} run -c box.toml");
         let mut command = Command::new("sh");
         command.args(["-c", &line]).current_dir(self.files.path());
         Ok(self.topology.ingress.run(move || command.output())??)
@@ -162,16 +162,6 @@ fn no_tproxy_in_the_kernel() -> Result<()> {
 fn no_nft_program() -> Result<()> {
     let bad = Box::new()?;
     bad.must_refuse("env PATH=/nowhere", UNAVAILABLE, &["cannot run `nft`", "install nftables"])
-}
-
-#[test]
-fn no_insecure_lab_flag() -> Result<()> {
-    let bad = Box::new()?;
-    let output = Command::new(BRAID).args(["run", "-c", "box.toml"]).output()?;
-    ensure!(output.status.code() == Some(USAGE), "{:?}", output.status);
-    ensure!(String::from_utf8_lossy(&output.stderr).contains("--insecure-lab"));
-    drop(bad);
-    Ok(())
 }
 
 #[test]

@@ -11,15 +11,12 @@ use tracing::Level;
 const HELP: &str = "\
 braid joins the links between two boxes into one.
 
-  braid run -c FILE --insecure-lab [--log LEVEL]
+  braid run -c FILE [--log LEVEL]
                       run this box; LEVEL: error, warn, info (default), debug, trace
   braid keygen FILE   make a key pair: private key into FILE (0600), public key printed
   braid pubkey FILE   print the public key of the private key in FILE
   braid --version     print the version
   braid --help        print this
-
---insecure-lab: carriers are not yet authenticated or encrypted. Whoever can reach the listening
-address can use the egress. Run it only where nobody else is.
 
 Exit codes: 0 stopped as asked, 64 wrong command line, 69 the system lacks something (MPTCP,
 nftables), 71 the system refused, 73 something needed is in use, 77 no permission,
@@ -100,19 +97,13 @@ fn parse_arguments(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error>
 }
 
 fn parse_run(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
-    let (mut config, mut level, mut insecure) = (None, Level::INFO, false);
+    let (mut config, mut level) = (None, Level::INFO);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('c') | Long("config") => config = Some(PathBuf::from(parser.value()?)),
             Long("log") => level = parser.value()?.parse()?,
-            Long("insecure-lab") => insecure = true,
             other => return Err(other.unexpected()),
         }
-    }
-    if !insecure {
-        let why = "carriers are not yet authenticated or encrypted: run it in a lab only, and say \
-                   so with --insecure-lab";
-        return Err(why.into());
     }
     let config = config.ok_or("`run` needs -c FILE")?;
     Ok(Command::Run { config, level })
@@ -127,18 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn run_asks_for_the_flag() {
-        let (exit, problem) = parsed("run -c box.toml").unwrap_err();
-        assert_eq!(exit, Exit::Usage);
-        assert!(problem.contains("--insecure-lab"), "{problem}");
-        let command = parsed("run -c box.toml --insecure-lab --log debug").unwrap();
+    fn run_takes_a_file_and_a_level() {
+        let command = parsed("run -c box.toml --log debug").unwrap();
         assert_eq!(command, Command::Run { config: "box.toml".into(), level: Level::DEBUG });
     }
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        for words in ["", "walk", "run --insecure-lab", "keygen", "keygen a b", "run -x", "--helpp"]
-        {
+        for words in ["", "walk", "run", "keygen", "keygen a b", "run -x", "--helpp"] {
             assert_eq!(parsed(words).unwrap_err().0, Exit::Usage, "{words}");
         }
     }

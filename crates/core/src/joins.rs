@@ -33,6 +33,8 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct Joins {
     ways: Vec<(Pairing, State, u32)>,
+    /// The ways of the subflows in the kernel's list, the first one first.
+    order: Vec<usize>,
 }
 
 impl Joins {
@@ -42,7 +44,20 @@ impl Joins {
         let state =
             |number| if number == first { State::Joined } else { State::Missing(now + UNTOLD) };
         let ways = ways.iter().enumerate().map(|(number, way)| (*way, state(number), 0)).collect();
-        Self { ways }
+        Self { ways, order: vec![first] }
+    }
+
+    /// The way of the first subflow in the kernel's list, on which a lone record leaves; none while
+    /// there is no subflow.
+    #[must_use]
+    pub fn first(&self) -> Option<usize> {
+        self.order.first().copied()
+    }
+
+    /// How many ways have a subflow.
+    #[must_use]
+    pub fn joined(&self) -> usize {
+        self.order.len()
     }
 
     /// The kernel says that subflows can be made.
@@ -56,16 +71,22 @@ impl Joins {
 
     /// A subflow from `local` has joined.
     pub fn handle_joined(&mut self, local: IpAddr) {
-        for (_, state, failures) in self.from(local) {
+        for number in self.from(local) {
+            let (_, state, failures) = &mut self.ways[number];
             (*state, *failures) = (State::Joined, 0);
+            if !self.order.contains(&number) {
+                self.order.push(number);
+            }
         }
     }
 
     /// The subflow from `local` is gone, or was refused.
     pub fn handle_closed(&mut self, local: IpAddr, now: Instant) {
-        for (_, state, failures) in self.from(local) {
+        for number in self.from(local) {
+            let (_, state, failures) = &mut self.ways[number];
             *state = State::Missing(now + backoff(*failures));
             *failures += 1;
+            self.order.retain(|joined| *joined != number);
         }
     }
 
@@ -91,8 +112,9 @@ impl Joins {
         times.min()
     }
 
-    fn from(&mut self, local: IpAddr) -> impl Iterator<Item = &mut (Pairing, State, u32)> {
-        self.ways.iter_mut().filter(move |(way, _, _)| way.local == local)
+    fn from(&self, local: IpAddr) -> Vec<usize> {
+        let of = |number: &usize| self.ways[*number].0.local == local;
+        (0..self.ways.len()).filter(of).collect()
     }
 }
 
@@ -152,5 +174,19 @@ mod tests {
         joins.handle_joined(ways()[0].local);
         joins.handle_closed(ways()[0].local, now);
         assert_eq!(joins.wake(), Some(now + BACKOFF.0));
+    }
+
+    #[test]
+    fn a_way_that_comes_back_is_last_in_the_list() {
+        let now = Instant::now();
+        let mut joins = Joins::new(&ways(), 0, now);
+        assert_eq!((joins.first(), joins.joined()), (Some(0), 1));
+        joins.handle_joined(ways()[1].local);
+        joins.handle_closed(ways()[0].local, now);
+        joins.handle_joined(ways()[0].local);
+        assert_eq!((joins.first(), joins.joined()), (Some(1), 2));
+        joins.handle_closed(ways()[0].local, now);
+        joins.handle_closed(ways()[1].local, now);
+        assert_eq!((joins.first(), joins.joined()), (None, 0));
     }
 }

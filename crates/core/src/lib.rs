@@ -9,7 +9,8 @@
 //! [`carrier`] says; what it carries are records ([`record`]), sealed ([`seal`]). A flow begins with
 //! an opening ([`opening`]), [`flow`] decides what each of its endings means, and [`credit`] how
 //! much of it may be on its way on a shared carrier. [`policy`] says which sinks a peer may reach,
-//! from which source, and [`backoff`] when a lost session is dialled again.
+//! from which source, [`backoff`] when a lost session is dialled again, [`demand`] how many idle
+//! carriers there should be, and [`destinations`] which sinks a flow is opened to without asking.
 
 pub mod addr;
 pub mod backoff;
@@ -17,6 +18,8 @@ pub mod carrier;
 pub mod config;
 pub mod control;
 pub mod credit;
+pub mod demand;
+pub mod destinations;
 pub mod flow;
 pub mod joins;
 pub mod kernel;

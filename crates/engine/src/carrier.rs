@@ -3,6 +3,7 @@
 //!
 //! What goes over it is `flow`'s, or `shared`'s for one that carries several flows.
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -51,7 +52,6 @@ pub struct Carrier {
 }
 
 /// Seals what is sent, and knows whether the last record went out whole.
-#[derive(Debug)]
 pub struct Outgoing {
     sealer: Sealer,
     clear: bool,
@@ -59,13 +59,11 @@ pub struct Outgoing {
 }
 
 /// Bytes read from a carrier and not handled yet, and the key to them.
-#[derive(Debug)]
 pub struct Incoming {
     opener: Opener,
     buffer: Option<Buffer>,
     start: usize,
     end: usize,
-    retired: bool,
 }
 
 /// A record that came; its payload is read by [`Incoming::bytes`] until the next one is asked for.
@@ -157,7 +155,9 @@ impl Carrier {
         carrier.we_open = kind.acceptor_opens;
         carrier.turns = if kind.acceptor_opens { Turns::opener() } else { Turns::other() };
         let Self { out, stream, .. } = &mut carrier;
-        out.send(stream, RecordType::Ready, FlowNumber(0), &[]).await.map_err(IncomingError::Lost)?;
+        out.send(stream, RecordType::Ready, FlowNumber(0), &[])
+            .await
+            .map_err(IncomingError::Lost)?;
         Ok(carrier)
     }
 
@@ -166,7 +166,7 @@ impl Carrier {
     #[must_use]
     pub fn is_worth_keeping(&self) -> bool {
         let we_dialled = self.we_open != self.kind.acceptor_opens;
-        !self.incoming.is_retired() && (self.place.is_some() || !we_dialled)
+        !self.turns.is_retired() && (self.place.is_some() || !we_dialled)
     }
 
     fn new(
@@ -190,7 +190,7 @@ impl Carrier {
         Self {
             stream,
             out: Outgoing { sealer, clear, whole: true },
-            incoming: Incoming { opener, buffer: None, start: 0, end: 0, retired: false },
+            incoming: Incoming { opener, buffer: None, start: 0, end: 0 },
             turns: if opens { Turns::opener() } else { Turns::other() },
             session: session.id,
             kind,
@@ -199,6 +199,18 @@ impl Carrier {
             accepted: None,
             theirs: None,
         }
+    }
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing").field("whole", &self.whole).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").field("held", &(self.end - self.start)).finish_non_exhaustive()
     }
 }
 
@@ -305,22 +317,14 @@ impl Incoming {
         self.buffer.as_deref().and_then(|all| all.get(came.payload.clone())).unwrap_or_default()
     }
 
-    /// Whether the other box wants to be rid of the carrier.
-    #[must_use]
-    pub fn is_retired(&self) -> bool {
-        self.retired
-    }
-
-    /// The next record in the buffer that is of a flow, or of the carrier's beginning.
+    /// The next record in the buffer; `rekey` is seen to here.
     fn take(&mut self) -> Result<Option<Came>, RecordError> {
         let Some(buffer) = &mut self.buffer else { return Ok(None) };
         while let Some(opened) = self.opener.open(&mut buffer[self.start..self.end])? {
             let payload = self.start + opened.payload.start..self.start + opened.payload.end;
             self.start += opened.used;
-            match opened.kind {
-                RecordType::Rekey => {}
-                RecordType::Retire => self.retired = true,
-                kind => return Ok(Some(Came { kind, flow: opened.flow, payload })),
+            if opened.kind != RecordType::Rekey {
+                return Ok(Some(Came { kind: opened.kind, flow: opened.flow, payload }));
             }
         }
         Ok(None)

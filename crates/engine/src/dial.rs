@@ -88,9 +88,7 @@ pub async fn dial(ways: &Ways, steering: &Steering) -> io::Result<Dialled> {
     let (stream, first) = tokio::time::timeout(DIAL_LIMIT, first_to_answer(ways)).await??;
     keep_alive(&stream)?;
     let place = match mptcp::info(&stream)? {
-        Some(info) if !info.fallback => {
-            Some(steering.register(info.token, Arc::clone(&ways.all), first))
-        }
+        Some(info) if !info.fallback => Some(steering.register(info.token, &ways.all, first)),
         _ => {
             debug!(
                 local = %ways.all[first].local,

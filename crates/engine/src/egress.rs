@@ -118,13 +118,7 @@ pub(crate) fn asked(
     }
 }
 
-async fn answer(
-    peering: &Peering,
-    session: &Session,
-    number: u32,
-    sink: SinkAddr,
-    host: HostAddr,
-) {
+async fn answer(peering: &Peering, session: &Session, number: u32, sink: SinkAddr, host: HostAddr) {
     match connect(peering, sink, host).await {
         Ok(connection) => {
             if peering.connects.keep(number, session.id, connection) {
@@ -215,11 +209,7 @@ async fn fetch_or_connect(peering: &Peering, open: &Open) -> Result<Connected, F
 
 /// Connects to a sink, if the peer may reach it for this host. The connection is one whose close is
 /// a reset.
-async fn connect(
-    peering: &Peering,
-    sink: SinkAddr,
-    host: HostAddr,
-) -> Result<TcpStream, Failure> {
+async fn connect(peering: &Peering, sink: SinkAddr, host: HostAddr) -> Result<TcpStream, Failure> {
     let own = peering.rtnl.is_own(sink.0.ip()).await.map_err(|error| {
         warn!(%error, "cannot tell whether a sink is this box itself");
         Failure::Resources

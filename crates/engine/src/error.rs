@@ -10,6 +10,7 @@ use braid_sys::probe::MptcpMissing;
 use braid_sys::rtnl::RtnlError;
 
 use crate::identity::IdentityError;
+use crate::tls::TlsError;
 
 /// Sorts of failure; each has an exit code of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +92,9 @@ pub enum StartError {
     /// rtnetlink refused.
     #[error("routing: {0}")]
     Routing(#[from] RtnlError),
+    /// The key cannot be used for TLS.
+    #[error("TLS: {0}")]
+    Tls(#[source] TlsError),
     /// The MPTCP path manager refused.
     #[error("MPTCP path manager: {0}")]
     PathManager(#[from] PmError),
@@ -116,6 +120,7 @@ impl StartError {
             Self::StateDirectory(..)
             | Self::Nft(_)
             | Self::Routing(_)
+            | Self::Tls(_)
             | Self::PathManager(_)
             | Self::System(..) => Kind::System,
         }

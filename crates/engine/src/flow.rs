@@ -90,8 +90,7 @@ pub(crate) async fn carry(
     lost: impl Future<Output = ()> + Send,
     heard: &(impl Fn(Result<(), Failure>) + Sync),
 ) -> Outcome {
-    let flow =
-        Flow { local, end: Mutex::new(FlowEnd::default()), fin_sent: Notify::new(), heard };
+    let flow = Flow { local, end: Mutex::new(FlowEnd::default()), fin_sent: Notify::new(), heard };
     let aborted = tokio::select! {
         outcome = async { tokio::try_join!(flow.up(outlet), flow.down(inlet)) } => outcome.err(),
         abort = flow.fault(fault(&flow.local), Event::LocalReset) => Some(abort),
@@ -201,8 +200,8 @@ impl<H: Fn(Result<(), Failure>) + Sync> Flow<'_, H> {
     fn handle(&self, event: Event) -> Result<Reply, Abort> {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         let reply = end.handle(event);
-        let ends = reply.local == Some(Local::Reset)
-            || matches!(event, Event::LocalReset | Event::Lost);
+        let ends =
+            reply.local == Some(Local::Reset) || matches!(event, Event::LocalReset | Event::Lost);
         if ends { Err(Abort { reply, carrier_lost: event == Event::Lost }) } else { Ok(reply) }
     }
 

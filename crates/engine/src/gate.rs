@@ -149,7 +149,7 @@ impl Gate {
         let accepted = tokio::time::timeout(CARRIER_LIMIT, async {
             let mut bytes = [0; PREAMBLE_LEN];
             stream.read_exact(&mut bytes).await?;
-            let preamble = Preamble::parse(&bytes).ok_or(Rejected::Session)?;
+            let preamble = Preamble::parse(&bytes).map_err(|_| Rejected::Session)?;
             let found = self.directory.find(preamble.session);
             let (peering, session) = found.ok_or(Rejected::Session)?;
             let number = preamble.number;

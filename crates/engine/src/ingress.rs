@@ -2,7 +2,6 @@
 //! that leads to its sink.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
 use crate::carrier::Carrier;
+use crate::dial::random;
 use crate::flow::{self, Outcome};
 use crate::peering::Peering;
 use crate::pool::{Busy, Seat};
@@ -27,20 +27,16 @@ use crate::throttle::Throttle;
 /// How long no flow is accepted after the process ran out of descriptors or memory.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
 
-/// What the ingress needs to serve.
+/// Takes hosts' flows.
 #[derive(Debug)]
 pub struct Ingress {
-    /// The peers that lead somewhere.
-    pub peerings: Vec<Arc<Peering>>,
-    /// Where flows' tasks go.
-    pub tasks: Tasks,
+    peerings: Vec<Arc<Peering>>,
+    tasks: Tasks,
     /// Which sinks were reached lately.
-    pub destinations: Mutex<Destinations>,
-    /// The last question's number; the first is random, so that a box that starts again does not
-    /// use those of before.
-    pub last_ask: AtomicU32,
-    /// What is wrong, said once a minute.
-    pub trouble: Trouble,
+    destinations: Mutex<Destinations>,
+    /// The last question's number.
+    last_ask: AtomicU32,
+    trouble: Trouble,
 }
 
 /// Messages about accepting that goes on being impossible.
@@ -67,6 +63,15 @@ enum Opened {
 }
 
 impl Ingress {
+    /// An ingress to these peers, whose flows are `tasks`.
+    #[must_use]
+    pub fn new(peerings: Vec<Arc<Peering>>, tasks: Tasks) -> Self {
+        // A box that starts again does not use the numbers of before.
+        let last_ask = AtomicU32::new((random() * f64::from(u32::MAX)) as u32);
+        let (destinations, trouble) = (Mutex::default(), Trouble::default());
+        Self { peerings, tasks, destinations, last_ask, trouble }
+    }
+
     /// Takes flows from `listener` until it is dropped.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
         loop {

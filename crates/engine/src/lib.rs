@@ -1,21 +1,34 @@
 //! The async shell around `braid_core`: what happens when a box runs.
 //!
 //! [`run`] checks the machine ([`start`]), puts the plan into the kernel ([`kernel`]), and then
-//! serves: [`ingress`] takes hosts' flows and dials carriers ([`carrier`]), [`steering`] joins
-//! them over all paths, [`egress`] accepts them and connects to sinks, [`flow`] moves the bytes.
+//! serves. There is one [`peering`] for each peer: its [`session`] (secured by [`tls`]) and the
+//! carriers that either box opens flows on. The [`gate`] lets in peers' sessions and carriers,
+//! [`dial`] makes ours, [`steering`] joins both over all paths. The [`ingress`] takes hosts' flows
+//! and finds each a seat in the [`pool`] of carriers, which [`upkeep`] fills; the [`egress`] connects
+//! them to their sinks; [`flow`] moves the bytes, on a carrier of its own ([`single`]) or one that it
+//! shares ([`shared`]).
 
 pub mod buffer;
 pub mod carrier;
+pub mod dial;
 pub mod egress;
 pub mod error;
 pub mod flow;
+pub mod gate;
 pub mod identity;
 pub mod ingress;
 pub mod kernel;
+pub mod peering;
+pub mod pool;
+pub mod session;
+pub mod shared;
+pub mod single;
 pub mod start;
 pub mod steering;
+pub mod tasks;
 pub mod throttle;
 pub mod tls;
+pub mod upkeep;
 
 pub use error::{Kind, StartError};
 pub use start::run;

@@ -140,11 +140,7 @@ impl Peering {
         };
         let carriers = usize::from(peer.carriers);
         Arc::new(Self {
-            hello: Hello {
-                aes: common.aes,
-                protection: peer.protection,
-                carriers: peer.carriers,
-            },
+            hello: Hello { aes: common.aes, protection: peer.protection, carriers: peer.carriers },
             ways,
             steering: common.steering.clone(),
             tasks: common.tasks.clone(),
@@ -242,7 +238,10 @@ impl Peering {
     ///
     /// # Errors
     /// See [`Session::begin`].
-    pub async fn accept(self: &Arc<Self>, secured: crate::tls::Secured) -> Result<(), SessionError> {
+    pub async fn accept(
+        self: &Arc<Self>,
+        secured: crate::tls::Secured,
+    ) -> Result<(), SessionError> {
         let begun = Session::begin(secured, None, self.identity, false, self.hello);
         let (session, wire) = begun.await?;
         self.adopt(session, wire);

@@ -77,13 +77,8 @@ pub(crate) struct Count {
 impl Pool {
     pub(crate) fn new(now: Instant) -> Arc<Self> {
         let demand = Demand::new(now);
-        let state = State {
-            idle: VecDeque::new(),
-            shared: Vec::new(),
-            busy: 0,
-            coming: [0; 2],
-            demand,
-        };
+        let state =
+            State { idle: VecDeque::new(), shared: Vec::new(), busy: 0, coming: [0; 2], demand };
         Arc::new(Self { state: Mutex::new(state), seats: Notify::new(), work: Notify::new() })
     }
 
@@ -182,10 +177,8 @@ impl Pool {
     pub(crate) fn count(&self, session: SessionId, ways: Option<&Ways>, bound: usize) -> Count {
         let mut state = self.state();
         let now = Instant::now();
-        let have = [
-            state.idle.len() + state.busy + state.coming[0],
-            state.shared.len() + state.coming[1],
-        ];
+        let have =
+            [state.idle.len() + state.busy + state.coming[0], state.shared.len() + state.coming[1]];
         let shared_bound = SHARED_MOST.min(bound / 2);
         let full = state.shared.iter().all(|s| s.load().is_none_or(|load| load >= SHARED_LOAD));
         let wanted_shared = if full { SHARED.max(have[1] + 1) } else { SHARED };
@@ -229,7 +222,9 @@ fn is_good(carrier: &Carrier, session: SessionId, ways: Option<&Ways>) -> bool {
 
 fn learn(carrier: &Carrier, ways: &Ways) {
     for subflow in mptcp::subflows(&carrier.stream).unwrap_or_default() {
-        ways.measured(subflow.local.ip().to_canonical(), subflow.min_rtt);
+        if let Some(round_trip) = subflow.min_rtt {
+            ways.measured(subflow.local.ip().to_canonical(), round_trip);
+        }
     }
 }
 

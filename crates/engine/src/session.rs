@@ -359,7 +359,7 @@ async fn next(
     received: &mut Vec<u8>,
 ) -> Result<Message, SessionError> {
     loop {
-        while let Some((message, used)) = control::parse(received)? {
+        while let Some((message, used)) = Message::parse(received)? {
             received.drain(..used);
             if let Some(message) = message {
                 return Ok(message);

@@ -169,6 +169,10 @@ impl Shared {
                 begin(self.begun(came.flow)?, open);
                 continue;
             }
+            if came.kind == RecordType::Retire {
+                self.retire();
+                continue;
+            }
             let mail = {
                 let flows = self.flows();
                 // Of a flow that is over here: it crossed our last word.
@@ -179,9 +183,6 @@ impl Shared {
             };
             if let Some(mail) = mail {
                 mail.deliver(came.kind, incoming.bytes(&came))?;
-            }
-            if incoming.is_retired() {
-                self.retire();
             }
         }
     }

@@ -49,7 +49,11 @@ impl Carrier {
         failure: Option<Failure>,
     ) -> (SingleOutlet<'_>, SingleInlet<'_>, &TcpStream) {
         let Self { stream, out, incoming, turns, .. } = self;
-        (SingleOutlet { stream, out, flow, failure }, SingleInlet { stream, incoming, turns }, stream)
+        (
+            SingleOutlet { stream, out, flow, failure },
+            SingleInlet { stream, incoming, turns },
+            stream,
+        )
     }
 
     /// Waits for the next flow on a carrier on which the other box opens.
@@ -70,7 +74,7 @@ impl Carrier {
     pub(crate) fn is_usable(&mut self) -> bool {
         loop {
             match self.incoming.try_next(&self.stream) {
-                Ok(None) => return self.turns.is_clean() && !self.incoming.is_retired(),
+                Ok(None) => return self.turns.is_clean() && !self.turns.is_retired(),
                 Ok(Some(came)) => match begins(&mut self.turns, &self.incoming, &came) {
                     Ok(None) => {}
                     _ => return false,

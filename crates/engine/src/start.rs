@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use braid_core::config::{Config, Endpoint, Peer};
 use braid_core::kernel::{Plan, Ruleset, Sysctl, TproxyPorts, Want};
-use braid_core::key::PublicKey;
 use braid_core::path::{Pairing, Path, pair};
 use braid_sys::rtnl::Rtnl;
 use braid_sys::{mptcp, probe, resource, sysctl, tproxy};
@@ -18,29 +17,36 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::info;
 
-use crate::egress::Egress;
+use crate::dial::Ways;
 use crate::error::StartError;
-use crate::identity;
-use crate::ingress::{Destination, Ingress, Trouble};
+use crate::gate::{Gate, Unproved};
+use crate::identity::{self, Identity};
+use crate::ingress::{Ingress, Trouble};
 use crate::kernel::Kernel;
+use crate::peering::{Common, Peering};
 use crate::steering::Steering;
+use crate::tasks::Tasks;
 use crate::throttle::Throttle;
+use crate::tls::Tls;
+use crate::upkeep;
 
 /// Runs the box until `stop` is ready.
 ///
 /// # Errors
 /// Why it did not start. Once it has started it runs until it is stopped.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), StartError> {
-    let identity = identity::load(&config.key_file)?.public;
+    let identity = identity::load(&config.key_file)?;
     check_machine()?;
     let rtnl = Rtnl::connect().map_err(|e| StartError::System("netlink socket", e))?;
     let mut kernel = Kernel::acquire(rtnl.clone()).await?;
+    let tasks = Tasks::default();
     let ended = tokio::select! {
-        ended = serve(config, identity, rtnl, &mut kernel) => ended,
+        ended = serve(config, identity, rtnl, &mut kernel, &tasks) => ended,
         () = stop => Ok(()),
     };
-    // With `serve` its tasks have ended, and every flow with a reset.
     info!("stopping");
+    // With its task every flow ends, by a reset.
+    tasks.shutdown().await;
     kernel.remove().await;
     ended
 }
@@ -48,15 +54,17 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
 /// Prepares, applies and serves; ends only if something goes wrong.
 async fn serve(
     config: Config,
-    identity: PublicKey,
+    identity: Identity,
     rtnl: Rtnl,
     kernel: &mut Kernel,
+    tasks: &Tasks,
 ) -> Result<(), StartError> {
+    let public_key = identity.public;
     let prepared = prepare(&config, &rtnl).await?;
     kernel.apply(&prepared.plan).await?;
-    let mut tasks = prepared.tasks(config, identity, rtnl).await?;
-    info!(public_key = %identity, "running");
-    let why = match tasks.join_next().await {
+    let mut needed = prepared.start(config, &identity, rtnl, tasks).await?;
+    info!(%public_key, "running");
+    let why = match needed.join_next().await {
         Some(Err(error)) => error.to_string(),
         _ => "it has nothing more to do".to_owned(),
     };
@@ -76,7 +84,7 @@ fn check_machine() -> Result<(), StartError> {
 struct Prepared {
     listeners: Vec<TcpListener>,
     interceptors: Vec<TcpListener>,
-    ways: Vec<(Peer, Arc<[Pairing]>)>,
+    ways: Vec<(Peer, Vec<Pairing>)>,
     plan: Plan,
 }
 
@@ -99,50 +107,103 @@ async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
                 "way"
             );
         }
-        ways.push((peer.clone(), Arc::from(found)));
+        ways.push((peer.clone(), found));
         endpoints.extend(addresses);
     }
     let listeners = listen(&config.listen)?;
     let (interceptors, ports) = interceptors(config.intercept.is_some())?;
     let all: Vec<Pairing> =
-        ways.iter().flat_map(|(_, ways): &(_, Arc<[_]>)| ways.to_vec()).collect();
+        ways.iter().flat_map(|(_, ways): &(Peer, Vec<_>)| ways.clone()).collect();
     let ruleset = ruleset(config, &endpoints, ports);
     let plan = Plan::new(ruleset, &paths, &all, sysctls(config)?, probe::ipv6());
     Ok(Prepared { listeners, interceptors, ways, plan })
 }
 
 impl Prepared {
-    /// The box's tasks; each ends when the set is dropped.
-    async fn tasks(
+    /// Starts the box. The tasks in the set returned run for as long as the box does.
+    async fn start(
         self,
         config: Config,
-        identity: PublicKey,
+        identity: &Identity,
         rtnl: Rtnl,
+        tasks: &Tasks,
     ) -> Result<JoinSet<()>, StartError> {
-        let mut tasks = JoinSet::new();
-        let peers = config.peers.into_iter().map(|peer| (peer.public_key, peer)).collect();
-        let (trouble, rejections) = (Trouble::default(), Throttle::default());
-        let egress = Arc::new(Egress { identity, peers, rtnl, trouble, rejections });
-        for listener in self.listeners {
-            tasks.spawn(Arc::clone(&egress).serve(listener));
-        }
-        if !self.ways.is_empty() {
-            let destinations = self.ways.into_iter().map(|(peer, ways)| Destination {
-                name: peer.name,
-                public_key: peer.public_key,
-                routes: peer.routes,
-                ways,
-            });
+        let mut needed = JoinSet::new();
+        let keys = config.peers.iter().map(|peer| peer.public_key);
+        let tls = Arc::new(Tls::new(&identity.private, keys).map_err(StartError::Tls)?);
+        let steering = if self.ways.is_empty() {
+            None
+        } else {
             let (steering, task) = Steering::start().await?;
-            tasks.spawn(task);
-            let destinations = destinations.collect();
-            let trouble = Trouble::default();
-            let ingress = Arc::new(Ingress { identity, destinations, steering, trouble });
-            for listener in self.interceptors {
-                tasks.spawn(Arc::clone(&ingress).serve(listener));
-            }
+            needed.spawn(task);
+            Some(steering)
+        };
+        let common = Common {
+            identity: identity.public,
+            aes: probe::has_aes(),
+            tls,
+            directory: Arc::default(),
+            tasks: tasks.clone(),
+            rtnl,
+            steering,
+        };
+        let peerings = peerings(config.peers, &self.ways, &common, &mut needed);
+        serve_peers(self.listeners, &peerings, &common, &mut needed);
+        serve_hosts(self.interceptors, &peerings, &common, &mut needed);
+        Ok(needed)
+    }
+}
+
+fn peerings(
+    peers: Vec<Peer>,
+    ways: &[(Peer, Vec<Pairing>)],
+    common: &Common,
+    needed: &mut JoinSet<()>,
+) -> Vec<Arc<Peering>> {
+    let start = |peer: Peer| {
+        let of_peer = ways.iter().find(|(of, _)| of.public_key == peer.public_key);
+        let ways = of_peer.map(|(_, ways)| Ways::new(ways.clone()));
+        let peering = Peering::new(peer, ways.clone(), common);
+        if let (Some(ways), Some(steering)) = (ways, common.steering.clone()) {
+            needed.spawn(Arc::clone(&peering).keep_session(ways, steering));
         }
-        Ok(tasks)
+        needed.spawn(upkeep::keep(Arc::clone(&peering)));
+        peering
+    };
+    peers.into_iter().map(start).collect()
+}
+
+fn serve_peers(
+    listeners: Vec<TcpListener>,
+    peerings: &[Arc<Peering>],
+    common: &Common,
+    needed: &mut JoinSet<()>,
+) {
+    let by_key = peerings.iter().map(|peering| (peering.peer.public_key, Arc::clone(peering)));
+    let gate = Arc::new(Gate {
+        tls: Arc::clone(&common.tls),
+        peerings: by_key.collect(),
+        directory: Arc::clone(&common.directory),
+        tasks: common.tasks.clone(),
+        trouble: Trouble::default(),
+        rejections: Throttle::default(),
+        unproved: Unproved::default(),
+    });
+    for listener in listeners {
+        needed.spawn(Arc::clone(&gate).serve(listener));
+    }
+}
+
+fn serve_hosts(
+    interceptors: Vec<TcpListener>,
+    peerings: &[Arc<Peering>],
+    common: &Common,
+    needed: &mut JoinSet<()>,
+) {
+    let routed = peerings.iter().filter(|peering| peering.is_routed()).cloned();
+    let ingress = Arc::new(Ingress::new(routed.collect(), common.tasks.clone()));
+    for listener in interceptors {
+        needed.spawn(Arc::clone(&ingress).serve(listener));
     }
 }
 
@@ -236,10 +297,12 @@ fn sysctls(config: &Config) -> Result<Vec<Sysctl>, StartError> {
     let memory = resource::memory_total().map_err(|e| StartError::System("memory size", e))?;
     let most = (memory / 64).clamp(BUFFER_BOUNDS.0, BUFFER_BOUNDS.1);
     let at_least = |name| Sysctl { name, want: Want::LastAtLeast(most), needed: false };
+    let exactly =
+        |name, value: &str, needed| Sysctl { name, want: Want::Exactly(value.into()), needed };
     let mut sysctls = vec![at_least("net.ipv4.tcp_rmem"), at_least("net.ipv4.tcp_wmem")];
+    // An idle carrier would forget its congestion windows within a second.
+    sysctls.push(exactly("net.ipv4.tcp_slow_start_after_idle", "0", false));
     if config.dialled().next().is_some() {
-        let exactly =
-            |name, value: &str, needed| Sysctl { name, want: Want::Exactly(value.into()), needed };
         // A few lost SYNs would turn MPTCP off for an hour, for all of the namespace.
         sysctls.push(exactly("net.mptcp.blackhole_timeout", "0", false));
         sysctls.push(exactly("net.mptcp.syn_retrans_before_tcp_fallback", "128", false));

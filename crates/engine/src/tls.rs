@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use braid_core::key::{KEY_LEN, PrivateKey, PublicKey};
+use braid_core::keys::{ALPN, EXPORT_LEN, EXPORTER_LABEL};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, ClientConfig, Resumption};
 use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
@@ -26,12 +27,6 @@ use rustls::{
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
-
-/// Bytes that both sides take from a handshake: the session's id and its secret.
-pub const EXPORT_LEN: usize = 40;
-
-const ALPN: &[u8] = b"braid/1";
-const EXPORTER_LABEL: &[u8] = b"EXPORTER-braid-1";
 
 /// `SubjectPublicKeyInfo` of an Ed25519 key, up to the key (RFC 8410 section 4).
 const SPKI_PREFIX: [u8; 12] =

@@ -75,7 +75,8 @@ impl Upkeep {
             return;
         }
         let bound = usize::from(session.terms.carriers);
-        let own = peering.pool.count(session.id, Some(ways), bound - peering.theirs.have().min(bound));
+        let own =
+            peering.pool.count(session.id, Some(ways), bound - peering.theirs.have().min(bound));
         let left = bound.saturating_sub(own.have[0] + own.have[1]);
         let theirs = peering.theirs.lack(left);
         for (acceptor_opens, shared, lack) in [
@@ -99,9 +100,8 @@ impl Upkeep {
         }
         let bound = usize::from(session.terms.carriers);
         let count = peering.pool.count(session.id, None, bound);
-        let all = |which: usize| {
-            u16::try_from(count.have[which] + count.lack[which]).unwrap_or(u16::MAX)
-        };
+        let all =
+            |which: usize| u16::try_from(count.have[which] + count.lack[which]).unwrap_or(u16::MAX);
         let wanted = (session.id, [all(0), all(1)]);
         if self.asked != Some(wanted) {
             self.asked = Some(wanted);

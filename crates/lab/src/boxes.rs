@@ -211,7 +211,7 @@ fn spawn(
     (braid, config, log): &(PathBuf, PathBuf, &'static str),
 ) -> Result<(Child, Receiver<String>)> {
     let mut command = Command::new(braid);
-    command.args(["run", "--insecure-lab", "--log", log, "-c"]).arg(config);
+    command.args(["run", "--log", log, "-c"]).arg(config);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = node.spawn(command).with_context(|| format!("start {}", braid.display()))?;
     let stderr = child.stderr.take().context("no standard error")?;

@@ -85,6 +85,19 @@ pub fn tproxy() -> Result<(), NftError> {
     rule("fib daddr type local accept")
 }
 
+/// Whether the processor has instructions for AES-GCM. Where it has none ChaCha20-Poly1305 is the
+/// faster suite by far.
+#[must_use]
+pub fn has_aes() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
