@@ -251,3 +251,6 @@ impl Turns {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -290,3 +290,6 @@ fn take_number(body: &mut &[u8]) -> Result<u32, OpeningError> {
         number => Ok(number),
     }
 }
+
+#[cfg(test)]
+mod tests;

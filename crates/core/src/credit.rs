@@ -132,3 +132,71 @@ impl ReceiveCredit {
         given as u32
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_stalled_reader_gets_its_first_credit_and_no_more() {
+        let mut credit = ReceiveCredit::default();
+        credit.arrived(FIRST_CREDIT).unwrap();
+        assert_eq!(credit.arrived(1), Err(CreditError::Overrun(1, 0)));
+        assert_eq!(credit.consumed(FIRST_CREDIT / 2 - 1), None);
+        assert_eq!(credit.consumed(1), Some(FIRST_CREDIT as u32 / 2));
+    }
+
+    #[test]
+    fn a_reader_that_keeps_up_gets_the_whole_credit_and_one_that_does_not_keeps_its_window() {
+        let (mut fast, mut slow) = (ReceiveCredit::default(), ReceiveCredit::default());
+        slow.arrived(1).unwrap();
+        for _ in 0..1000 {
+            for credit in [&mut fast, &mut slow] {
+                credit.arrived(10_000).unwrap();
+                credit.consumed(10_000);
+            }
+        }
+        assert_eq!((fast.window, slow.window), (MAX_CREDIT, FIRST_CREDIT));
+    }
+
+    #[test]
+    fn more_credit_than_there_may_be_is_refused() {
+        let mut credit = SendCredit::default();
+        let room = (MAX_CREDIT - FIRST_CREDIT) as u32;
+        assert_eq!(credit.add(room + 1), Err(CreditError::Excess(room + 1, FIRST_CREDIT)));
+        assert_eq!(credit.add(room), Ok(()));
+        assert!(credit.add(u32::MAX).is_err());
+        credit.spend(MAX_CREDIT);
+        assert_eq!(credit.available(), 0);
+    }
+
+    proptest! {
+        /// A sender that uses all it has, a reader that takes what it likes, when it likes.
+        #[test]
+        fn neither_side_breaks_its_word_and_nothing_stands_still(
+            steps in proptest::collection::vec((0_usize..100_000, 0_usize..100_000, any::<bool>()), 0..200),
+        ) {
+            let (mut send, mut receive) = (SendCredit::default(), ReceiveCredit::default());
+            let (mut flying, mut granted) = (0, Vec::new());
+            for (sent, taken, arrives) in steps {
+                let sent = sent.min(send.available());
+                send.spend(sent);
+                flying += sent;
+                if arrives {
+                    receive.arrived(std::mem::take(&mut flying)).unwrap();
+                    granted.drain(..).for_each(|bytes| send.add(bytes).unwrap());
+                }
+                granted.extend(receive.consumed(taken.min(receive.held)));
+                prop_assert_eq!(receive.allowed + receive.held + receive.owed, receive.window);
+                prop_assert!(receive.window <= MAX_CREDIT);
+            }
+            receive.arrived(flying).unwrap();
+            granted.extend(receive.consumed(receive.held));
+            granted.drain(..).for_each(|bytes| send.add(bytes).unwrap());
+            prop_assert_eq!(send.available(), receive.allowed);
+            prop_assert!(send.available() > receive.window / 2);
+        }
+    }
+}

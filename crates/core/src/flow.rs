@@ -229,3 +229,6 @@ impl Incoming {
         may
     }
 }
+
+#[cfg(test)]
+mod tests;

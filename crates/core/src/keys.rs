@@ -207,6 +207,20 @@ fn expand(prk: &Prk, info: &[&[u8]], out: &mut [u8]) {
 }
 
 #[cfg(test)]
+impl SessionSecret {
+    pub(crate) fn bytes(&self) -> &[u8; SECRET_LEN] {
+        &self.0.0
+    }
+}
+
+#[cfg(test)]
+impl TrafficSecret {
+    pub(crate) fn bytes(&self) -> &[u8; SECRET_LEN] {
+        &self.0.0
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -216,7 +230,7 @@ mod tests {
         bytes[..8].copy_from_slice(&[0, 1, 2, 3, 4, 5, 6, 0xff]);
         let (id, secret) = split_export(bytes);
         assert_eq!(format!("{id:?}"), "SessionId(00010203040506ff)");
-        assert_eq!(secret.0.0, [7; 32]);
+        assert_eq!(secret.bytes(), &[7; 32]);
     }
 
     #[test]
@@ -235,7 +249,7 @@ mod tests {
                 for direction in [Direction::FromDialler, Direction::FromAcceptor] {
                     let mut traffic = traffic(&secret, dialler, number, direction);
                     for _ in 0..3 {
-                        assert!(seen.insert(traffic.0.0));
+                        assert!(seen.insert(*traffic.bytes()));
                         traffic = traffic.next();
                     }
                 }

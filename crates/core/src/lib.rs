@@ -30,3 +30,6 @@ pub mod path;
 pub mod policy;
 pub mod record;
 pub mod seal;
+
+#[cfg(test)]
+mod vectors;

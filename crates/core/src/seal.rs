@@ -89,11 +89,7 @@ impl Sealer {
         if !old && !self.keys.is_used_up() {
             return None;
         }
-        let mut record = [0; OVERHEAD];
-        self.seal(now, RecordType::Rekey, FlowNumber::NONE, &mut record, 0);
-        self.keys.ratchet();
-        self.first = None;
-        Some(record)
+        Some(self.rekey(now))
     }
 
     /// A sealed record in a buffer of its own, behind the `rekey` that may be due; for small ones.
@@ -142,6 +138,15 @@ impl Sealer {
         let (header, _) = buffer[record.clone()].split_at_mut(CLEAR_HEADER_LEN);
         header[..LENGTH_LEN].copy_from_slice(&length.to_be_bytes());
         header[LENGTH_LEN..].copy_from_slice(&flow.0.to_be_bytes());
+        record
+    }
+
+    /// The last record under the key in use; the next one is under the next.
+    pub(crate) fn rekey(&mut self, now: Instant) -> [u8; OVERHEAD] {
+        let mut record = [0; OVERHEAD];
+        self.seal(now, RecordType::Rekey, FlowNumber::NONE, &mut record, 0);
+        self.keys.ratchet();
+        self.first = None;
         record
     }
 
@@ -355,3 +360,6 @@ fn opened_clear(record: &[u8]) -> Opened {
 fn flow_at(record: &[u8], at: usize) -> FlowNumber {
     FlowNumber(u32::from_be_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]))
 }
+
+#[cfg(test)]
+mod tests;

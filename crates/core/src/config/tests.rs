@@ -88,6 +88,63 @@ fn wrong_values_are_named_with_line_key_and_remedy() {
 }
 
 #[test]
+fn protection_and_carriers_of_a_peer() {
+    let peer =
+        |extra: &str| Config::parse(&format!("{}{extra}", ingress())).unwrap().peers.remove(0);
+    assert_eq!((peer("").protection, peer("").carriers), (Protection::Seal, 256));
+    assert_eq!(peer("protection = \"seal\"\ncarriers = 4096\n").carriers, 4096);
+    for (line, expected) in [
+        ("carriers = 1", "line 20: peer.carriers: 1 is not a number from 2 to 4096"),
+        ("carriers = 4097", "line 20: peer.carriers: 4097 is not a number from 2 to 4096"),
+        ("carriers = -5", "line 20: peer.carriers: -5 is not a number from 2 to 4096"),
+        ("protection = \"some\"", "line 20: peer.protection: \"some\" is not \"seal\" or \"none\""),
+    ] {
+        assert_eq!(problem(&format!("{}{line}\n", ingress())), expected);
+    }
+}
+
+#[test]
+fn no_protection_without_trust_in_every_path_that_is_used() {
+    let none = format!("{}protection = \"none\"\n", ingress());
+    let expected =
+        "line 20: peer.protection: \"none\" takes `trusted = true` in every [[path]], and";
+    assert_eq!(problem(&none), format!("{expected} \"wan1\" has it not"));
+    let one = none.replace("\"wan1\"", "\"wan1\"\ntrusted = true");
+    assert!(problem(&one).ends_with("\"wan2\" has it not"));
+    for rest in ["role = \"off\"", "role = \"backup\"\ntrusted = true"] {
+        let config = Config::parse(&one.replace("role = \"backup\"", rest)).unwrap();
+        assert_eq!(config.peers[0].protection, Protection::None);
+        assert!(config.paths[0].trusted);
+    }
+    Config::parse(&accepting("protection = \"none\"")).unwrap();
+}
+
+/// A box that dials nobody.
+fn accepting(peer: &str) -> String {
+    format!(
+        "[node]\nkey_file = \"k\"\nlisten = [\"[::]:4770\"]\n\
+         [[peer]]\nname = \"home\"\npublic_key = \"{KEY}\"\n{peer}\n"
+    )
+}
+
+#[test]
+fn routes_lead_to_a_peer_that_dials_us() {
+    let routes = accepting("routes = [\"10.0.0.0/8\"]");
+    let config = Config::parse(&routes).unwrap();
+    assert_eq!((config.routed().count(), config.dialled().count()), (1, 0));
+    let other = format!("[[peer]]\nname = \"x\"\npublic_key = \"{}\"\n", KEY.replace('B', "C"));
+    assert_eq!(Config::parse(&format!("{routes}{other}")).unwrap().routed().count(), 1);
+
+    let found = problem(&routes.replace("listen", "#"));
+    assert_eq!(found, "line 4: peer \"home\" has `routes` but no `endpoints` to dial");
+
+    let intercept = format!("{routes}[intercept]\ninterfaces = [\"lan\"]\n");
+    assert!(Config::parse(&intercept).unwrap().intercept.is_some());
+    let dialled = intercept.replace("routes", "endpoints = [\"192.0.2.1:4770\"]\nroutes");
+    assert!(problem(&dialled).contains("there is no [[path]] to carry it"));
+}
+
+#[test]
 fn more_paths_than_there_are_tables_for_are_refused() {
     let paths: String = (0..65).map(|n| format!("[[path]]\ninterface = \"p{n}\"\n")).collect();
     let found = problem(&ingress().replace("[intercept]", &format!("{paths}[intercept]")));
