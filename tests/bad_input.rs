@@ -16,7 +16,6 @@ use braid_lab::topology::{Topology, sink_address};
 use common::{BRAID, Family, boxes, kernel_state, shell, topology, until};
 use tempfile::TempDir;
 
-const USAGE: i32 = 64;
 const UNAVAILABLE: i32 = 69;
 const IN_USE: i32 = 73;
 const PERMISSION: i32 = 77;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use braid_core::addr::{HostAddr, SinkAddr, canonical};
 use braid_core::destinations::Destinations;
 use braid_core::opening::{Failure, Open};
+use braid_core::record::FlowNumber;
 use braid_sys::mptcp::reset_on_close;
 use ipnet::IpNet;
 use portable_atomic::{AtomicU32, Ordering};
@@ -58,7 +59,7 @@ enum NoSeat {
 
 /// A flow that is opened on a carrier.
 enum Opened {
-    Single(Carrier, Busy, braid_core::record::FlowNumber),
+    Single(Box<Carrier>, Busy, FlowNumber),
     Shared(Slot),
 }
 

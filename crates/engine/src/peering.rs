@@ -92,8 +92,10 @@ pub(crate) struct Theirs {
 /// The sessions of a box by their names: carriers name theirs.
 #[derive(Debug, Default)]
 pub struct Directory {
-    sessions: Mutex<HashMap<SessionId, (Arc<Peering>, Arc<Session>)>>,
+    sessions: Mutex<Sessions>,
 }
+
+type Sessions = HashMap<SessionId, (Arc<Peering>, Arc<Session>)>;
 
 /// What all peerings of a box have in common.
 #[derive(Clone, Debug)]
@@ -326,7 +328,7 @@ impl Peering {
     pub(crate) fn place(self: &Arc<Self>, carrier: Carrier) {
         let peering = Arc::clone(self);
         match (carrier.we_open, carrier.kind.shared) {
-            (true, false) => self.pool.add(carrier),
+            (true, false) => self.pool.add(Box::new(carrier)),
             (true, true) => {
                 let (shared, task) = Shared::start(carrier, |_, _| {});
                 self.tasks.spawn(task);
@@ -396,7 +398,7 @@ impl Directory {
         self.sessions().remove(&id);
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, (Arc<Peering>, Arc<Session>)>> {
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

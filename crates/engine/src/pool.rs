@@ -40,7 +40,7 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 struct State {
     /// Fresh ones in front, the most recently used one last.
-    idle: VecDeque<Carrier>,
+    idle: VecDeque<Box<Carrier>>,
     shared: Vec<Arc<Shared>>,
     busy: usize,
     /// Being dialled: single, shared.
@@ -52,7 +52,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) enum Seat {
     /// A carrier of its own.
-    Single(Carrier, Busy),
+    Single(Box<Carrier>, Busy),
     /// A carrier with other flows.
     Shared(Arc<Shared>),
 }
@@ -126,13 +126,13 @@ impl Pool {
     }
 
     /// Takes a carrier that has just been made: used when those that are warm are busy.
-    pub(crate) fn add(&self, carrier: Carrier) {
+    pub(crate) fn add(&self, carrier: Box<Carrier>) {
         self.state().idle.push_front(carrier);
         self.seats.notify_waiters();
     }
 
     /// Takes a carrier that has just become clean again.
-    pub(crate) fn put_back(&self, carrier: Carrier) {
+    pub(crate) fn put_back(&self, carrier: Box<Carrier>) {
         self.state().idle.push_back(carrier);
         self.seats.notify_waiters();
     }
@@ -155,7 +155,7 @@ impl Pool {
     pub(crate) fn sweep(&self, session: SessionId, ways: Option<&Ways>) {
         let mut state = self.state();
         state.shared.retain(|shared| shared.load().is_some());
-        state.idle.retain_mut(Carrier::is_usable);
+        state.idle.retain_mut(|carrier| carrier.is_usable());
         if let Some(ways) = ways {
             state.idle.iter().for_each(|carrier| learn(carrier, ways));
         }

@@ -9,8 +9,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use braid_core::credit::{ReceiveCredit, SendCredit};
+use braid_core::flow::Incoming as Order;
 use braid_core::opening::{Failure, Open};
-use braid_core::record::{FlowNumber, RecordType};
+use braid_core::record::{FlowNumber, RecordType, parse_credit};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::debug;
@@ -51,7 +52,7 @@ struct Flows {
 }
 
 /// What has come for a flow, and what it may send.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Mail {
     state: Mutex<MailState>,
     arrived: Notify,
@@ -59,9 +60,10 @@ struct Mail {
     lost: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct MailState {
     records: VecDeque<(RecordType, Box<[u8]>)>,
+    order: Order,
     receive: ReceiveCredit,
     send: SendCredit,
     lost: bool,
@@ -125,7 +127,7 @@ impl Shared {
         }
         flows.last = flows.last.checked_add(1)?;
         let flow = FlowNumber(flows.last);
-        let slot = self.slot(&mut flows, flow);
+        let slot = self.slot(&mut flows, flow, Order::from_other());
         // Under the lock, so that flows are opened in the order of their numbers.
         self.post(Parcel::Small { flow, kind: RecordType::Open, payload: open.encode() }).ok()?;
         Some(slot)
@@ -146,8 +148,8 @@ impl Shared {
         }
     }
 
-    fn slot(self: &Arc<Self>, flows: &mut Flows, flow: FlowNumber) -> Slot {
-        let mail = Arc::new(Mail::default());
+    fn slot(self: &Arc<Self>, flows: &mut Flows, flow: FlowNumber, order: Order) -> Slot {
+        let mail = Arc::new(Mail::new(order));
         flows.mail.insert(flow, Arc::clone(&mail));
         Slot { flow, carrier: Arc::clone(self), mail }
     }
@@ -193,7 +195,7 @@ impl Shared {
             return Err(io::ErrorKind::InvalidData.into());
         }
         flows.last = flow.0;
-        Ok(self.slot(&mut flows, flow))
+        Ok(self.slot(&mut flows, flow, Order::from_opener()))
     }
 
     fn close(&self) {
@@ -230,14 +232,28 @@ async fn write(
 }
 
 impl Mail {
+    fn new(order: Order) -> Self {
+        let state = MailState {
+            records: VecDeque::new(),
+            order,
+            receive: ReceiveCredit::default(),
+            send: SendCredit::default(),
+            lost: false,
+        };
+        let (arrived, credited, lost) = (Notify::new(), Notify::new(), Notify::new());
+        Self { state: Mutex::new(state), arrived, credited, lost }
+    }
+
     /// # Errors
     /// When the other box sends what it may not.
     fn deliver(&self, kind: RecordType, payload: &[u8]) -> io::Result<()> {
         let mut state = self.state();
+        if !state.order.take(kind) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a record out of order"));
+        }
         match kind {
             RecordType::Credit => {
-                let bytes = payload.try_into().map(u32::from_be_bytes);
-                let bytes = bytes.map_err(io::Error::other)?;
+                let bytes = parse_credit(payload).ok_or(io::ErrorKind::InvalidData)?;
                 state.send.add(bytes).map_err(io::Error::other)?;
                 drop(state);
                 self.credited.notify_one();
