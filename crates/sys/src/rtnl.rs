@@ -15,7 +15,8 @@ use futures_util::{Stream, TryStreamExt as _};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+    RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, route::RouteHeader};
@@ -85,13 +86,36 @@ impl Rtnl {
     /// # Errors
     /// When the kernel refuses to answer, other than by saying that there is no route.
     pub async fn is_own(&self, ip: IpAddr) -> Result<bool, RtnlError> {
-        let lookup = route_lookup(ip);
+        let route = self.look_up(route_lookup(ip)).await?;
+        Ok(route.is_some_and(|route| route.header.kind == RouteType::Local))
+    }
+
+    /// The way of packets of this box from `from` to `to`, by all rules and tables: the interface's
+    /// index and the gateway, if there is one. `None` where there is no way, where `to` is this
+    /// box's own, and where an IPv4 `from` is not; of IPv6 the kernel does not ask that.
+    ///
+    /// # Errors
+    /// When the kernel refuses to answer.
+    pub async fn route_to(
+        &self,
+        from: IpAddr,
+        to: IpAddr,
+    ) -> Result<Option<(u32, Option<IpAddr>)>, RtnlError> {
+        let (from, to) = (from.to_canonical(), to.to_canonical());
+        let mut lookup = route_lookup(to);
+        lookup.header.source_prefix_length = lookup.header.destination_prefix_length;
+        lookup.attributes.push(RouteAttribute::Source(from.into()));
+        let route = self.look_up(lookup).await?;
+        let leaves = route.filter(|route| route.header.kind == RouteType::Unicast);
+        Ok(leaves.and_then(|route| Some((interface_of(&route)?, gateway_of(&route)))))
+    }
+
+    /// The kernel's answer to one lookup; `None` when it says that there is no route.
+    async fn look_up(&self, lookup: RouteMessage) -> Result<Option<RouteMessage>, RtnlError> {
         match self.handle.route().get(lookup).execute().try_next().await {
-            Ok(route) => Ok(route.is_some_and(|route| route.header.kind == RouteType::Local)),
-            Err(rtnetlink::Error::NetlinkError(error))
-                if [-libc::ENETUNREACH, -libc::EHOSTUNREACH].contains(&error.raw_code()) =>
-            {
-                Ok(false)
+            Ok(route) => Ok(route),
+            Err(rtnetlink::Error::NetlinkError(error)) if NO_ROUTE.contains(&error.raw_code()) => {
+                Ok(None)
             }
             Err(source) => Err(error("look up a route", source)),
         }
@@ -191,6 +215,10 @@ impl Rtnl {
         Ok(all)
     }
 }
+
+/// What the kernel answers where it has no route: none at all, an `unreachable` or a `prohibit` one,
+/// or none from an address that is not the box's (EINVAL).
+const NO_ROUTE: [i32; 4] = [-libc::ENETUNREACH, -libc::EHOSTUNREACH, -libc::EACCES, -libc::EINVAL];
 
 fn error(action: &str, source: rtnetlink::Error) -> RtnlError {
     RtnlError { action: action.to_owned(), source }
@@ -295,6 +323,20 @@ fn gateway_of(message: &RouteMessage) -> Option<IpAddr> {
     })
 }
 
+fn interface_of(message: &RouteMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
+fn metrics_of(message: &RouteMessage) -> impl Iterator<Item = &RouteMetric> {
+    message.attributes.iter().flat_map(|attribute| match attribute {
+        RouteAttribute::Metrics(metrics) => metrics.as_slice(),
+        _ => &[],
+    })
+}
+
 fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
@@ -380,8 +422,16 @@ fn route_message(route: &Route) -> RouteMessage {
             builder.header.kind = RouteType::Unreachable;
             builder.attributes.push(RouteAttribute::Priority(METRIC_LAST));
         }
-        RouteKind::Unicast { interface, via } => {
+        RouteKind::Unicast { interface, via, initcwnd, initrwnd } => {
             builder.attributes.push(RouteAttribute::Oif(interface));
+            let metrics: Vec<RouteMetric> =
+                [initcwnd.map(RouteMetric::InitCwnd), initrwnd.map(RouteMetric::InitRwnd)]
+                    .into_iter()
+                    .flatten()
+                    .collect();
+            if !metrics.is_empty() {
+                builder.attributes.push(RouteAttribute::Metrics(metrics));
+            }
             let on_link_v4 = via.is_none() && route.destination.addr().is_ipv4();
             if on_link_v4 {
                 builder.header.scope = RouteScope::Link;
@@ -401,19 +451,23 @@ const LOOPBACK_INDEX: u32 = 1;
 
 /// The route that a message of ours stands for; `None` for one that this version never makes.
 fn route_of(message: &RouteMessage) -> Option<Route> {
-    let interface = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
-        _ => None,
-    });
+    let interface = interface_of(message);
+    let metric = |wanted: fn(&RouteMetric) -> Option<u32>| metrics_of(message).find_map(wanted);
     let kind = match message.header.kind {
         RouteType::Local => RouteKind::Local,
         RouteType::Unreachable => RouteKind::Unreachable,
-        RouteType::Unicast => {
-            RouteKind::Unicast { interface: interface?, via: gateway_of(message) }
-        }
+        RouteType::Unicast => RouteKind::Unicast {
+            interface: interface?,
+            via: gateway_of(message),
+            initcwnd: metric(|m| if let RouteMetric::InitCwnd(n) = m { Some(*n) } else { None }),
+            initrwnd: metric(|m| if let RouteMetric::InitRwnd(n) = m { Some(*n) } else { None }),
+        },
         _ => return None,
     };
     let (table, destination) = (table_of(message), destination_of(message)?);
     let known = table == TABLE_LOCAL || table >= TABLE_FIRST_PATH;
     known.then_some(Route { table, destination, kind })
 }
+
+#[cfg(test)]
+mod tests;
