@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use braid_core::kernel::RouteKind;
+use braid_core::kernel::numbers::TABLE_FIRST_PATH;
+
 use super::*;
 use crate::netns::Netns;
 
