@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::nft::Ruleset;
 use super::numbers::{
-    MARK_INTERCEPTED, MARK_MASK, METRIC_LAST, PRIORITY_FIRST_PATH, PRIORITY_LOCAL,
+    INITIAL_WINDOW, MARK_INTERCEPTED, MARK_MASK, METRIC_LAST, PRIORITY_FIRST_PATH, PRIORITY_LOCAL,
     TABLE_FIRST_PATH, TABLE_LOCAL,
 };
 use crate::path::{Pairing, Path};
@@ -52,6 +52,11 @@ pub enum RouteKind {
         interface: u32,
         /// The gateway.
         via: Option<IpAddr>,
+        /// Segments that a new TCP connection may send at once (`initcwnd`); the kernel's number
+        /// where there is none.
+        initcwnd: Option<u32>,
+        /// Segments that it lets the far end send at once (`initrwnd`), likewise.
+        initrwnd: Option<u32>,
     },
     /// Answers that there is no way.
     Unreachable,
@@ -140,7 +145,12 @@ fn path_routes(path: &Path, table: u32, v6: bool) -> Vec<Route> {
     let own = path.routes.iter().map(|route| Route {
         table,
         destination: route.destination,
-        kind: RouteKind::Unicast { interface: path.index, via: route.via },
+        kind: RouteKind::Unicast {
+            interface: path.index,
+            via: route.via,
+            initcwnd: Some(INITIAL_WINDOW),
+            initrwnd: Some(INITIAL_WINDOW),
+        },
     });
     let last = everywhere(v6).map(|destination| Route {
         table,
@@ -179,10 +189,12 @@ impl fmt::Display for Route {
             RouteKind::Unreachable => {
                 write!(f, "unreachable {} metric {METRIC_LAST}", self.destination)?;
             }
-            RouteKind::Unicast { interface, via } => {
+            RouteKind::Unicast { interface, via, initcwnd, initrwnd } => {
                 write!(f, "{}", self.destination)?;
                 via.iter().try_for_each(|via| write!(f, " via {via}"))?;
                 write!(f, " dev #{interface}")?;
+                initcwnd.iter().try_for_each(|window| write!(f, " initcwnd {window}"))?;
+                initrwnd.iter().try_for_each(|window| write!(f, " initrwnd {window}"))?;
             }
         }
         write!(f, " table {}", self.table)

@@ -63,7 +63,8 @@ pub struct SubflowInfo {
 ///
 /// The first in it is the one that the connection was made with, then come the others in the order
 /// in which they joined. The first stays in the list after its own end, as closed, for as long as
-/// the connection lives; others vanish with their end. The list is empty when the connection is not
+/// the connection lives (`__mptcp_close_ssk`), and its addresses may read as unspecified then;
+/// others vanish with their end. The list is empty when the connection is not
 /// MPTCP, or not any more, and on kernels before Linux 6.5. Whether a subflow is backup is not told.
 ///
 /// # Errors
