@@ -64,6 +64,17 @@ fn plain_routing_is_seen() -> Result<()> {
     Ok(())
 }
 
+/// A tap can fail, too: it reads what plain routing carries.
+#[test]
+fn a_tap_reads_plain_flows() -> Result<()> {
+    let topology = topology()?;
+    topology.route_over(1)?;
+    let taps = experiment::tap(&topology)?;
+    ensure!(taps.paths[0].forbidden == 0 && taps.paths[1].forbidden > 500, "{taps:#?}");
+    ensure!(taps.found == ["wan2 up: the flow's bytes", "wan2 down: the flow's bytes"], "{taps:?}");
+    Ok(())
+}
+
 #[test]
 fn a_mesh_carries_flows_both_ways() -> Result<()> {
     let topology = topology()?;
