@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use braid_lab::boxes::{Boxes, Setup};
 use braid_lab::experiment;
-use braid_lab::generator::{Server, StormPlan, StormReport, storm};
+use braid_lab::generator::{Server, StormPlan, StormReport, fetch, storm};
 use braid_lab::link::Direction;
-use braid_lab::topology::{Topology, lan_prefixes, sink_address};
+use braid_lab::topology::{Topology, host_address, lan_prefixes, sink_address};
 use common::{Family, boxes, setup, topology, until};
 
 const PORT: u16 = 4242;
@@ -64,10 +64,35 @@ fn plain_routing_is_seen() -> Result<()> {
     Ok(())
 }
 
+/// A tap can fail, too: it reads what plain routing carries.
+#[test]
+fn a_tap_reads_plain_flows() -> Result<()> {
+    let topology = topology()?;
+    topology.route_over(1)?;
+    let taps = experiment::tap(&topology)?;
+    ensure!(taps.paths[0].forbidden == 0 && taps.paths[1].forbidden > 500, "{taps:#?}");
+    ensure!(taps.found == ["wan2 up: the flow's bytes", "wan2 down: the flow's bytes"], "{taps:?}");
+    Ok(())
+}
+
+#[test]
+fn a_mesh_carries_flows_both_ways() -> Result<()> {
+    let topology = topology()?;
+    let boxes = Boxes::start(&topology, &Setup { mesh: true, reverse: true, ..setup() })?;
+    let report = storm_through(&topology, 10, 1_000_000)?;
+    ensure!(report.passed(), "{report:#?}");
+    let address = host_address(Family::V6, PORT)?;
+    let server = topology.host.run(move || Server::start(&[address]))??;
+    let limit = Duration::from_secs(20);
+    topology.sink.run(move || fetch(address, 2_000_000, 1, limit))??;
+    ensure!(server.stats().sent >= 2_000_000, "{:?}", server.stats());
+    boxes.stop()
+}
+
 #[test]
 fn carriers_go_over_ipv6() -> Result<()> {
     let topology = topology()?;
-    let boxes = Boxes::start(&topology, &Setup { carriers: Family::V6, ..setup() })?;
+    let boxes = Boxes::start(&topology, &Setup { family: Family::V6, ..setup() })?;
     let report = storm_through(&topology, 20, 2_000_000)?;
     ensure!(report.passed(), "{report:#?}");
     for link in &topology.links {

@@ -6,31 +6,32 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use braid_lab::experiment::{self, Plan};
-use braid_lab::report::figure::{Proofs, Verdict};
+use anyhow::{Context as _, Result, ensure};
+use braid_lab::experiment::{self, Part, Plan};
+use braid_lab::report::figure::{Flap, Proofs, Verdict};
 use braid_lab::report::model::{Results, Run};
 use braid_lab::report::{self, table};
 use braid_sys::sysctl;
 use common::{BRAID, profile};
 
-fn plan(braid: &str) -> Result<Plan> {
+fn plan(braid: &str, parts: &[Part]) -> Result<Plan> {
     Ok(Plan {
         braid: Path::new(braid).to_owned(),
         settings: vec![(profile(20.0)?, "cubic".to_owned())],
+        parts: parts.to_vec(),
+        everywhere: true,
         streams: vec![1],
         duration: Duration::from_secs(1),
         repeat: 1,
-        times: false,
-        black_hole: false,
+        idle: Duration::from_secs(1),
         storm_flows: 0,
         seed: 1,
     })
 }
 
-fn run(braid: &str) -> Result<Results> {
+fn run(braid: &str, parts: &[Part]) -> Result<Results> {
     let mut results = Results::new(Run::default());
-    experiment::run(&plan(braid)?, &mut results, &|_| {}, &|_| {});
+    experiment::run(&plan(braid, parts)?, &mut results, &|_| {}, &|_| {});
     Ok(results)
 }
 
@@ -39,7 +40,8 @@ const ALLOWED: &str = "net.ipv4.tcp_allowed_congestion_control";
 #[test]
 fn two_runs_at_once_measure_and_prove() -> Result<()> {
     let allowed = sysctl::read(ALLOWED)?;
-    let runs = [thread::spawn(|| run(BRAID)), thread::spawn(|| run(BRAID))];
+    let both = || run(BRAID, &[Part::Throughput, Part::Proofs]);
+    let runs = [thread::spawn(both), thread::spawn(both)];
     for finished in runs {
         let results = finished.join().expect("a run's thread")?;
         ensure!(results.failures.is_empty(), "{:#?}", results.failures);
@@ -61,10 +63,33 @@ fn two_runs_at_once_measure_and_prove() -> Result<()> {
 
 #[test]
 fn a_step_that_fails_is_in_the_results() -> Result<()> {
-    let results = run("/bin/false")?;
+    let results = run("/bin/false", &[Part::Throughput, Part::Burst])?;
     ensure!(!results.failures.is_empty());
     let setting = &results.settings[0];
     ensure!(setting.throughput.iter().all(|figure| figure.limit().is_some()), "{setting:#?}");
     ensure!(setting.throughput.iter().all(|figure| figure.verdict().is_none()), "{setting:#?}");
+    let burst = setting.bursts.first().context("a burst")?;
+    ensure!(burst.plain.is_some() && burst.braid.is_none(), "{burst:#?}");
+    Ok(())
+}
+
+#[test]
+fn flows_are_timed_at_once_and_after_a_flap() -> Result<()> {
+    let results = run(BRAID, &[Part::Burst, Part::Crowd, Part::Flap, Part::Idle])?;
+    ensure!(results.failures.is_empty(), "{:#?}", results.failures);
+    let setting = &results.settings[0];
+    ensure!(setting.throughput.is_empty() && setting.proofs.is_none(), "{setting:#?}");
+    let flows: Vec<usize> = setting.bursts.iter().map(|burst| burst.flows).collect();
+    ensure!(flows == [30, 200], "{flows:?}");
+    ensure!(setting.bursts.iter().all(|burst| burst.ratio().is_some()), "{:#?}", setting.bursts);
+    let flaps: Vec<_> = setting.flow_times.iter().map(|flow| flow.after).collect();
+    ensure!(flaps == [Some(Flap::Silence), Some(Flap::CarrierLoss)], "{flaps:?}");
+    ensure!(setting.flow_times.iter().all(|flow| flow.ratio().is_some()), "{setting:#?}");
+    let idle = setting.idle.as_ref().context("an idle time")?;
+    ensure!(idle.seconds >= 1.0 && idle.paths.len() == 2, "{idle:#?}");
+    let place = tempfile::tempdir()?;
+    let files = report::write(&results, place.path())?;
+    let read = report::load(&files.json)?.settings.remove(0);
+    ensure!(read.bursts.len() == 2 && read.flow_times.len() == 2 && read.idle.is_some());
     Ok(())
 }

@@ -13,6 +13,7 @@ use braid_core::carrier::{Kind, PREAMBLE_LEN, Preamble, Turns};
 use braid_core::keys::{CarrierNumber, Direction, SessionId};
 use braid_core::record::{FlowNumber, MAX_RECORD, RecordError, RecordType};
 use braid_core::seal::{Opener, Sealer};
+use braid_sys::mptcp;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -23,6 +24,9 @@ use crate::steering::{Registration, Steering};
 
 /// How long the acceptor may take to say `ready`.
 const READY_LIMIT: Duration = Duration::from_secs(10);
+
+/// Segments that a new connection may send at once (RFC 6928).
+const LEAST_WINDOW: u32 = 10;
 
 const _: () = assert!(BUFFER_LEN > MAX_RECORD);
 
@@ -166,7 +170,16 @@ impl Carrier {
     #[must_use]
     pub fn is_worth_keeping(&self) -> bool {
         let we_dialled = self.we_open != self.kind.acceptor_opens;
-        !self.turns.is_retired() && (self.place.is_some() || !we_dialled)
+        !self.turns.is_retired() && (self.place.is_some() || !we_dialled) && self.is_sound()
+    }
+
+    /// Whether every subflow gets through, and is no slower to start than a new one's would be. One
+    /// that has been through an outage holds up the flows of later on: the kernel sends on it again
+    /// what has long arrived over another, in windows that have shrunk to nothing.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let subflows = mptcp::subflows(&self.stream).unwrap_or_default();
+        subflows.iter().all(|subflow| subflow.retransmits == 0 && subflow.snd_cwnd >= LEAST_WINDOW)
     }
 
     fn new(

@@ -12,7 +12,7 @@ use braid_core::control::Message;
 use braid_core::keys::SessionId;
 use braid_core::opening::{Failure, Open};
 use braid_core::policy::Source;
-use braid_core::record::RecordType;
+use braid_core::record::{FlowNumber, RecordType};
 use braid_sys::mptcp::reset_on_close;
 use braid_sys::tproxy;
 use tokio::net::{TcpSocket, TcpStream};
@@ -133,6 +133,7 @@ async fn answer(peering: &Peering, session: &Session, number: u32, sink: SinkAdd
 
 /// Serves the flows of a single carrier on which the peer opens, one after the other.
 pub(crate) async fn serve(peering: Arc<Peering>, mut carrier: Carrier) {
+    let mut retiring = false;
     loop {
         let (number, open) = match carrier.next_flow().await {
             Ok(begun) => begun,
@@ -166,6 +167,13 @@ pub(crate) async fn serve(peering: Arc<Peering>, mut carrier: Carrier) {
             return carrier.close_hard();
         }
         carrier.turns.over();
+        if !retiring && !carrier.is_sound() {
+            retiring = true;
+            let Carrier { out, stream, .. } = &mut carrier;
+            if out.send(stream, RecordType::Retire, FlowNumber::NONE, &[]).await.is_err() {
+                return;
+            }
+        }
     }
 }
 

@@ -1,4 +1,8 @@
 //! Runs the real `braid` in both boxes, with keys and configuration files written for the run.
+//!
+//! What stands in the files is `files`'s.
+
+mod files;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
@@ -12,8 +16,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use braid_sys::netns::Netns;
 use tempfile::TempDir;
 
+pub use files::keygen;
+
 use crate::report::figure::Family;
-use crate::topology::{CARRIER_PORT, HOST_LAN, SINK_LAN, Topology};
+use crate::topology::Topology;
 
 /// How long a box may take to say that it runs, or to stop.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -24,7 +30,15 @@ pub struct Setup {
     /// The `braid` program.
     pub braid: PathBuf,
     /// The family of the carriers' endpoints.
-    pub carriers: Family,
+    pub family: Family,
+    /// The egress box takes its own LAN's flows, too: from the sink to the host.
+    pub reverse: bool,
+    /// Each box listens, has paths and dials the other.
+    pub mesh: bool,
+    /// `seal` or `none`, in both boxes; `none` also trusts each path.
+    pub protection: Option<&'static str>,
+    /// How many carriers each box keeps for its peer.
+    pub carriers: Option<u16>,
     /// `preserve` or `masquerade`.
     pub source: &'static str,
     /// The log level of both boxes.
@@ -32,11 +46,19 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// The usual one: IPv4 carriers, sources kept.
+    /// The usual one: IPv4 carriers from ingress to egress, sources kept, all else as braid has it.
     #[must_use]
     pub fn new(braid: &Path) -> Self {
-        let braid = braid.to_owned();
-        Self { braid, carriers: Family::V4, source: "preserve", log: "info" }
+        Self {
+            braid: braid.to_owned(),
+            family: Family::V4,
+            reverse: false,
+            mesh: false,
+            protection: None,
+            carriers: None,
+            source: "preserve",
+            log: "info",
+        }
     }
 }
 
@@ -66,7 +88,7 @@ impl Boxes {
     /// With the box's own words when it does not start.
     pub fn start(topology: &Topology, setup: &Setup) -> Result<Self> {
         let files = tempfile::Builder::new().prefix("braid-lab-").tempdir()?;
-        let (ingress_toml, egress_toml) = write_files(topology, setup, files.path())?;
+        let (ingress_toml, egress_toml) = files::write(topology, setup, files.path())?;
         let egress = Running::start(&topology.egress, &setup.braid, &egress_toml, setup.log)?;
         let ingress = Running::start(&topology.ingress, &setup.braid, &ingress_toml, setup.log)?;
         Ok(Self { ingress, egress, files })
@@ -228,49 +250,4 @@ fn follow(output: impl Read + Send + 'static) -> Receiver<String> {
         }
     });
     lines
-}
-
-/// Makes a key in `file` and returns the public one, by the program under test.
-///
-/// # Errors
-/// With its words when it refuses.
-pub fn keygen(braid: &Path, file: &Path) -> Result<String> {
-    let output = Command::new(braid).arg("keygen").arg(file).output();
-    let output = output.with_context(|| format!("run {}", braid.display()))?;
-    ensure!(output.status.success(), "keygen: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-}
-
-fn write_files(topology: &Topology, setup: &Setup, place: &Path) -> Result<(PathBuf, PathBuf)> {
-    let (ingress_key, egress_key) = (place.join("ingress.key"), place.join("egress.key"));
-    let ingress_public = keygen(&setup.braid, &ingress_key)?;
-    let egress_public = keygen(&setup.braid, &egress_key)?;
-    let paths: String = topology
-        .links
-        .iter()
-        .map(|link| format!("[[path]]\ninterface = \"{}\"\n\n", link.name()))
-        .collect();
-    let endpoints = topology.endpoints(setup.carriers)?;
-    let endpoints: Vec<String> = endpoints.iter().map(|address| format!("\"{address}\"")).collect();
-    let (hosts, sinks) = (quoted(HOST_LAN), quoted(SINK_LAN));
-    let ingress = format!(
-        "[node]\nkey_file = {ingress_key:?}\n\n{paths}[intercept]\ninterfaces = [\"lan0\"]\n\n\
-         [[peer]]\nname = \"egress\"\npublic_key = \"{egress_public}\"\n\
-         endpoints = [{}]\nroutes = [{sinks}]\n",
-        endpoints.join(", ")
-    );
-    let egress = format!(
-        "[node]\nkey_file = {egress_key:?}\nlisten = [\"[::]:{CARRIER_PORT}\"]\n\n\
-         [[peer]]\nname = \"ingress\"\npublic_key = \"{ingress_public}\"\n\
-         sources = [{hosts}]\nsource = \"{}\"\ndestinations = [{sinks}]\n",
-        setup.source
-    );
-    let files = (place.join("ingress.toml"), place.join("egress.toml"));
-    fs::write(&files.0, ingress)?;
-    fs::write(&files.1, egress)?;
-    Ok(files)
-}
-
-fn quoted(prefixes: [&str; 2]) -> String {
-    prefixes.map(|prefix| format!("\"{prefix}\"")).join(", ")
 }

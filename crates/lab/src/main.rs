@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use braid_lab::experiment::{self, Plan};
+use braid_lab::experiment::{self, Part, Plan};
 use braid_lab::link::{Awake, ceiling};
 use braid_lab::profile::{Profile, Profiles};
 use braid_lab::report::{self, model::Results, table};
-use clap::{Args, Parser};
+use clap::{Args, Parser, ValueEnum as _};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -53,21 +53,26 @@ struct RunArgs {
     /// profiles `dsl` and `lossy`.
     #[arg(long)]
     congestion: Vec<String>,
-    /// One stream, 3 s a figure, no black hole, no storm: a first look in some four minutes.
+    /// These figures alone, over each profile, separated by commas. By default all of them, but
+    /// burst, crowd, flap and idle over `eq` and `dsl` alone, and the storm over `fat`.
+    #[arg(long, value_delimiter = ',', value_name = "FIGURES")]
+    only: Vec<Part>,
+    /// One stream, 3 s a figure; throughput, times and proofs unless --only says otherwise: a first
+    /// look in some four minutes.
     #[arg(long)]
     quick: bool,
-    /// How often each throughput figure is measured; the median counts.
+    /// How often throughput, burst and crowd are measured; the median counts.
     #[arg(long, default_value_t = 1)]
     repeat: usize,
     /// Seconds that each throughput figure is measured, beside what is left out at its start.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Flows of 10 MB in the storm of profile `fat`; 0 for none.
+    /// Seconds that the boxes idle before a burst, and while it is measured what that costs.
+    #[arg(long, default_value_t = 60)]
+    idle: u64,
+    /// Flows of 10 MB in the storm; 0 for none.
     #[arg(long, default_value_t = 200)]
     storm: u64,
-    /// Throughput alone: no flow times, no black holes, no storm.
-    #[arg(long)]
-    throughput_only: bool,
     /// The seed of everything random; the time if it is not given.
     #[arg(long)]
     seed: Option<u64>,
@@ -130,7 +135,8 @@ fn run(arguments: &RunArgs) -> Result<ExitCode> {
     experiment::run(&plan, &mut results, &say, &keep);
     show(&results, &arguments.out)?;
     // A missed target is a result; a step that failed, or a proof, is a failure.
-    let broken = results.proofs().missed + results.storms().missed + results.failures.len();
+    let proofs = results.proofs().missed + results.taps().missed;
+    let broken = proofs + results.storms().missed + results.failures.len();
     Ok(if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -159,18 +165,27 @@ fn plan(arguments: &RunArgs) -> Result<Plan> {
     let beside = || Ok(std::env::current_exe()?.with_file_name("braid"));
     let braid = arguments.braid.clone().map_or_else(beside, Ok::<_, std::io::Error>)?;
     ensure!(braid.is_file(), "there is no {}: build it, or name it with --braid", braid.display());
-    let whole = !arguments.quick && !arguments.throughput_only;
+    ensure!(arguments.idle > 0, "--idle starts at 1");
     Ok(Plan {
         braid: fs::canonicalize(braid)?,
         settings: settings(arguments)?,
+        parts: parts(arguments),
+        everywhere: !arguments.only.is_empty(),
         streams: if arguments.quick { vec![1] } else { vec![1, 8] },
         duration: Duration::from_secs(if arguments.quick { 3 } else { arguments.seconds }),
         repeat: arguments.repeat,
-        times: !arguments.throughput_only,
-        black_hole: whole,
-        storm_flows: if whole { arguments.storm } else { 0 },
+        idle: Duration::from_secs(arguments.idle),
+        storm_flows: arguments.storm,
         seed: arguments.seed.unwrap_or_else(experiment::any_seed),
     })
+}
+
+fn parts(arguments: &RunArgs) -> Vec<Part> {
+    match (arguments.only.as_slice(), arguments.quick) {
+        ([], true) => vec![Part::Throughput, Part::Times, Part::Proofs],
+        ([], false) => Part::value_variants().to_vec(),
+        (only, _) => only.to_vec(),
+    }
 }
 
 fn settings(arguments: &RunArgs) -> Result<Vec<(Profile, String)>> {

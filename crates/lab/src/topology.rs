@@ -22,7 +22,7 @@ use crate::report::figure::Family;
 pub const HOST_LAN: [&str; 2] = ["192.168.10.0/24", "fd00:10::/64"];
 /// See [`HOST_LAN`].
 pub const SINK_LAN: [&str; 2] = ["192.168.20.0/24", "fd00:20::/64"];
-/// The port at which the egress box listens.
+/// The port at which a box listens.
 pub const CARRIER_PORT: u16 = 4770;
 
 /// Everything between host and sink, and they themselves.
@@ -120,9 +120,29 @@ impl Topology {
     /// # Errors
     /// Never for the paths that there are.
     pub fn endpoints(&self, family: Family) -> Result<Vec<SocketAddr>> {
-        let address = |number| Ok(SocketAddr::new(path_address(number, 2, family)?, CARRIER_PORT));
+        self.path_ends(2, family)
+    }
+
+    /// The addresses at which the egress box reaches the ingress box, one a path.
+    ///
+    /// # Errors
+    /// Never for the paths that there are.
+    pub fn ingress_endpoints(&self, family: Family) -> Result<Vec<SocketAddr>> {
+        self.path_ends(1, family)
+    }
+
+    fn path_ends(&self, end: u16, family: Family) -> Result<Vec<SocketAddr>> {
+        let address = |path| Ok(SocketAddr::new(path_address(path, end, family)?, CARRIER_PORT));
         (0..self.links.len()).map(address).collect()
     }
+}
+
+/// The host's address, or a socket there.
+///
+/// # Errors
+/// Never: the address is ours.
+pub fn host_address(family: Family, port: u16) -> Result<SocketAddr> {
+    Ok(SocketAddr::new(address(HOST_LAN[usize::from(family == Family::V6)], 2)?, port))
 }
 
 /// The sink's address, or a socket there.

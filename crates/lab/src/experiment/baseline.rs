@@ -2,11 +2,10 @@
 
 use anyhow::Result;
 
-use super::times::{best_path, measure_times};
-use super::{Plan, Session, meter};
+use super::times::measure_times;
+use super::{Part, Plan, Session, meter};
 use crate::iperf::IperfResult;
 use crate::report::figure::{Alone, Goodput, Throughput};
-use crate::topology::Topology;
 
 impl Session<'_> {
     /// Fills in `alone` of every figure, and the plain flow times over the best path.
@@ -22,9 +21,10 @@ impl Session<'_> {
                 self.step(&what, &outcome.unwrap_or_else(|| "failed".to_owned()));
             }
         }
-        if self.plan.times {
-            self.plain_times(&self.topology(0)?)?;
+        if self.has(Part::Times) {
+            self.plain_times()?;
         }
+        self.plain_bursts();
         Ok(())
     }
 
@@ -49,11 +49,10 @@ impl Session<'_> {
         Ok(result)
     }
 
-    fn plain_times(&mut self, topology: &Topology) -> Result<()> {
-        let path = best_path(&self.setting);
-        topology.route_over(path)?;
+    fn plain_times(&mut self) -> Result<()> {
+        let (topology, path) = self.plain_topology(0)?;
         let name = topology.links[path].name().to_owned();
-        for (size, times) in measure_times(topology)? {
+        for (size, times) in measure_times(&topology)? {
             let figure = super::times::figure(&mut self.setting, size, &name);
             figure.plain = Some(times);
         }

@@ -3,15 +3,15 @@
 use anyhow::{Result, ensure};
 
 use super::times::{best_path, measure_times};
-use super::{Plan, Session, black_hole, meter, proofs, storm};
+use super::{Part, Plan, Session, black_hole, idle, meter, proofs, storm, tap};
 use crate::boxes::{Boxes, Setup};
 use crate::iperf::IperfResult;
 use crate::report::figure::{Direction, Goodput, Series, Throughput, Watched};
 use crate::topology::{Topology, lan_prefixes};
 
 /// Host to sink with braid in the boxes, and the links on the watch for what goes round it.
-struct Bond {
-    topology: Topology,
+pub(super) struct Bond {
+    pub(super) topology: Topology,
     boxes: Boxes,
 }
 
@@ -23,25 +23,44 @@ impl Session<'_> {
             self.setting.throughput[number].braid = goodput;
             self.figure_done(number, "braid");
         }
-        let bond = self.bond(0)?;
-        self.setting.mptcp = proofs::mptcp_settings(&bond.topology)?;
-        let proofs = proofs::gather(&bond.topology);
-        bond.stop(&mut seen)?;
-        self.keep("proofs", proofs, |setting, proofs| setting.proofs = Some(proofs));
-        if self.plan.times {
+        if self.has(Part::Proofs) {
+            self.proofs(&mut seen)?;
+        }
+        if self.has(Part::Times) {
             let bond = self.bond(0)?;
             self.braid_times(&bond.topology);
             bond.stop(&mut seen)?;
         }
-        if self.plan.black_hole {
+        self.braid_bursts(&mut seen);
+        if self.has(Part::Flap) {
+            self.flaps(&mut seen)?;
+        }
+        if self.has(Part::Idle) {
+            let bond = self.bond(0)?;
+            let idle = idle::measure(&bond.topology, self.plan.idle);
+            bond.stop(&mut seen)?;
+            self.keep("idle", idle, |setting, idle| setting.idle = Some(idle));
+        }
+        if self.has(Part::BlackHole) {
             self.black_holes(&mut seen)?;
         }
-        if self.plan.has_storm(self.profile) {
+        if self.has(Part::Storm) {
             self.storm(&mut seen)?;
         }
         if let Some(proofs) = &mut self.setting.proofs {
             proofs.paths = seen;
         }
+        Ok(())
+    }
+
+    fn proofs(&mut self, seen: &mut Vec<Watched>) -> Result<()> {
+        let bond = self.bond(0)?;
+        self.setting.mptcp = proofs::mptcp_settings(&bond.topology)?;
+        let proofs = proofs::gather(&bond.topology);
+        let taps = tap(&bond.topology);
+        bond.stop(seen)?;
+        self.keep("proofs", proofs, |setting, proofs| setting.proofs = Some(proofs));
+        self.keep("taps", taps, |setting, taps| setting.taps = Some(taps));
         Ok(())
     }
 
@@ -68,7 +87,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn bond(&self, repeat: usize) -> Result<Bond> {
+    pub(super) fn bond(&self, repeat: usize) -> Result<Bond> {
         let topology = self.topology(repeat)?;
         for link in &topology.links {
             link.forbid(&lan_prefixes()?)?;
@@ -119,29 +138,11 @@ impl Session<'_> {
             }
         });
     }
-
-    fn keep<T>(
-        &mut self,
-        step: &str,
-        outcome: Result<T>,
-        keep: impl FnOnce(&mut super::Setting, T),
-    ) {
-        match outcome {
-            Ok(figure) => {
-                keep(&mut self.setting, figure);
-                self.step(step, "done");
-            }
-            Err(error) => {
-                self.failed(step, &error);
-                self.step(step, "failed");
-            }
-        }
-    }
 }
 
 impl Bond {
     /// Stops the boxes and adds what the links have seen of the LANs to what was seen before.
-    fn stop(self, seen: &mut Vec<Watched>) -> Result<()> {
+    pub(super) fn stop(self, seen: &mut Vec<Watched>) -> Result<()> {
         let now = proofs::watched_paths(&self.topology);
         if seen.is_empty() {
             seen.clone_from(&now);

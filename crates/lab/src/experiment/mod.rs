@@ -1,18 +1,23 @@
 //! What is measured in which order, and how it becomes results.
 //!
 //! For each setting (a profile under one congestion control): `baseline` over each path alone by
-//! plain routing, then `bonded` with braid in the boxes. Showing results is `report`'s.
+//! plain routing, then `bonded` with braid in the boxes. `plan` says which of it is wanted. Showing
+//! results is `report`'s.
 
 mod baseline;
 mod black_hole;
 mod bonded;
+mod burst;
+mod flap;
+mod idle;
 mod machine;
 mod meter;
+mod plan;
 mod proofs;
 mod storm;
+mod tap;
 mod times;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -20,39 +25,15 @@ use anyhow::{Result, ensure};
 use crate::iperf::IperfResult;
 use crate::link::{Direction as LinkDirection, Duplex, Shape};
 use crate::profile::Profile;
-use crate::report::figure::{Direction, Family, Goodput, Throughput};
+use crate::report::figure::{Family, Goodput, Throughput};
 use crate::report::model::{Failure, Link as LinkFigures, Path as PathFigures, Results, Setting};
 use crate::report::progress::{self, Progress};
 use crate::topology::Topology;
 
 pub use machine::{any_seed, describe as describe_machine};
+pub use plan::{Part, Plan};
 pub use proofs::gather as prove;
-
-/// What of the experiment is wanted.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The `braid` program.
-    pub braid: PathBuf,
-    /// Profiles, each with the congestion controls to run it under.
-    pub settings: Vec<(Profile, String)>,
-    /// Parallel connections of the throughput figures.
-    pub streams: Vec<u8>,
-    /// How long each throughput figure is measured, whole seconds.
-    pub duration: Duration,
-    /// How often; the median counts.
-    pub repeat: usize,
-    /// Flow times, too.
-    pub times: bool,
-    /// A silent path, too.
-    pub black_hole: bool,
-    /// Flows in the storm of profile `fat`; 0 for no storm.
-    pub storm_flows: u64,
-    /// The seed of everything random.
-    pub seed: u64,
-}
-
-/// One throughput figure's choice.
-type Choice = (Direction, Family, u8);
+pub use tap::tap;
 
 /// A setting being measured.
 struct Session<'a> {
@@ -89,40 +70,6 @@ pub fn run(plan: &Plan, results: &mut Results, say: &dyn Fn(&str), keep: &dyn Fn
     }
 }
 
-impl Plan {
-    /// The figures to be measured, in their order.
-    fn choices(&self) -> Vec<Choice> {
-        let mut choices = Vec::new();
-        for direction in [Direction::Down, Direction::Up] {
-            for family in [Family::V4, Family::V6] {
-                choices.extend(self.streams.iter().map(|streams| (direction, family, *streams)));
-            }
-        }
-        choices
-    }
-
-    fn has_storm(&self, profile: &Profile) -> bool {
-        self.storm_flows > 0 && profile.name == "fat"
-    }
-
-    fn steps(&self, profile: &Profile) -> usize {
-        let throughput = self.choices().len() * (profile.paths.len() + 1);
-        throughput
-            + 2 * usize::from(self.times)
-            + profile.paths.len() * usize::from(self.black_hole)
-            + usize::from(self.has_storm(profile))
-            + 1
-    }
-
-    /// Left out at the start of a figure: a fresh connection's slow start, which takes longer the
-    /// longer the path.
-    fn omit(profile: &Profile) -> Duration {
-        let longest = profile.paths.iter().map(|path| path.down.delay + path.up.delay).max();
-        let seconds = (longest.unwrap_or_default() * 25).as_secs_f64().ceil().max(2.0);
-        Duration::from_secs_f64(seconds)
-    }
-}
-
 impl Session<'_> {
     fn measure(&mut self) {
         for (direction, family, streams) in self.plan.choices() {
@@ -146,12 +93,23 @@ impl Session<'_> {
         }
     }
 
+    fn has(&self, part: Part) -> bool {
+        self.plan.has(part, self.profile)
+    }
+
     /// A fresh one for each measurement: its links lose, jitter and wander as those of the other
     /// measurements with the same repeat's number, and nothing is inherited of what the kernel
     /// remembers.
     fn topology(&self, repeat: usize) -> Result<Topology> {
         let seed = self.plan.seed.wrapping_add(1000 * repeat as u64);
         Topology::build(self.profile, self.congestion, seed)
+    }
+
+    /// A fresh one with plain routing over the best path, and that path.
+    fn plain_topology(&self, repeat: usize) -> Result<(Topology, usize)> {
+        let (topology, path) = (self.topology(repeat)?, times::best_path(&self.setting));
+        topology.route_over(path)?;
+        Ok((topology, path))
     }
 
     /// What iperf3 says must be what was asked for, and the links sound.
@@ -183,6 +141,20 @@ impl Session<'_> {
         let figure = &self.setting.throughput[number];
         let (what, outcome) = (format!("{} {how}", figure.label()), progress::outcome(figure));
         self.step(&what, &outcome);
+    }
+
+    /// Puts a measured figure in its place, or the error among the failures.
+    fn keep<T>(&mut self, step: &str, outcome: Result<T>, keep: impl FnOnce(&mut Setting, T)) {
+        match outcome {
+            Ok(figure) => {
+                keep(&mut self.setting, figure);
+                self.step(step, "done");
+            }
+            Err(error) => {
+                self.failed(step, &error);
+                self.step(step, "failed");
+            }
+        }
     }
 
     fn failed(&mut self, step: &str, error: &anyhow::Error) {

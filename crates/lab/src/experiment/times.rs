@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::generator::{self, Percentiles, Server, Summary};
 use crate::report::figure::{Direction, Family, FlowTimes, Quantiles, Times};
@@ -13,13 +13,16 @@ use crate::topology::{Topology, sink_address};
 pub(super) const PORT: u16 = 4242;
 
 /// Sizes in bytes, and how many flows of each are timed.
-const SIZES: [(u64, usize); 4] = [(1_000, 100), (100_000, 40), (1_000_000, 15), (10_000_000, 5)];
+const SIZES: [(u64, usize); 4] = [SMALL, (100_000, 40), (1_000_000, 15), (10_000_000, 5)];
+
+/// The least of them.
+pub(super) const SMALL: (u64, usize) = (1_000, 100);
 
 /// Flows before, not timed: they find the neighbours' addresses.
 const FIRST: usize = 2;
 
 /// A flow that takes longer has failed.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Times flows of each size from the sink to the host, over whatever leads there now.
 pub(super) fn measure_times(topology: &Topology) -> Result<Vec<(u64, Times)>> {
@@ -30,27 +33,59 @@ pub(super) fn measure_times(topology: &Topology) -> Result<Vec<(u64, Times)>> {
     for (size, count) in SIZES {
         let flows =
             topology.host.run(move || generator::measure(address, size, count, LIMIT))??;
-        if let Some(summary) = generator::summarize(&flows) {
-            all.push((size, times(count, &summary)));
-        }
+        all.push((size, summed_up(&flows)?));
     }
     Ok(all)
 }
 
-/// The path that plain routing is best off with: the most goodput down.
+/// Times flows of 1 kB alone.
+pub(super) fn measure_small(topology: &Topology) -> Result<Times> {
+    let address = sink_address(Family::V4, PORT)?;
+    let _server = topology.sink.run(move || Server::start(&[address]))??;
+    topology.host.run(move || generator::measure(address, SMALL.0, FIRST, LIMIT))??;
+    let flows =
+        topology.host.run(move || generator::measure(address, SMALL.0, SMALL.1, LIMIT))??;
+    summed_up(&flows)
+}
+
+/// What is known of flows that were timed.
+pub(super) fn summed_up(flows: &[generator::FlowTimes]) -> Result<Times> {
+    let summary = generator::summarize(flows).context("no flow was timed")?;
+    Ok(times(flows.len(), &summary))
+}
+
+/// What part of plain routing's median time braid's may take.
+pub(super) fn target(profile: &str, size: u64) -> Option<f64> {
+    match (profile, size) {
+        ("dsl" | "eq", 1_000) => Some(0.55),
+        ("dsl", 100_000) => Some(0.40),
+        ("dsl", 1_000_000) => Some(0.60),
+        ("eq", 100_000) => Some(0.35),
+        ("eq", 1_000_000) => Some(0.50),
+        _ => None,
+    }
+}
+
+/// The path that plain routing is best off with: the most goodput down, or without that figure the
+/// highest rate; of equals the shortest.
 pub(super) fn best_path(setting: &Setting) -> usize {
     let first = setting.throughput_of(Direction::Down).next();
-    let paths = first.map_or(&[][..], |figure| &figure.alone);
-    let goodput = |path: usize| paths[path].goodput.median().unwrap_or(0.0);
-    (0..paths.len()).max_by(|a, b| goodput(*a).total_cmp(&goodput(*b)).then(b.cmp(a))).unwrap_or(0)
+    let goodput = |path: usize| first.and_then(|figure| figure.alone.get(path)?.goodput.median());
+    let link = |path: usize| &setting.paths[path].down;
+    let worth = |path: usize| goodput(path).unwrap_or(link(path).rate_mbit);
+    let order = |a: &usize, b: &usize| {
+        let shorter = || link(*b).delay_ms.total_cmp(&link(*a).delay_ms);
+        worth(*a).total_cmp(&worth(*b)).then_with(shorter).then(b.cmp(a))
+    };
+    (0..setting.paths.len()).max_by(order).unwrap_or(0)
 }
 
 /// The figure of a size, made if it is not there yet.
 pub(super) fn figure<'a>(setting: &'a mut Setting, size: u64, best: &str) -> &'a mut FlowTimes {
-    let place = setting.flow_times.iter().position(|figure| figure.size == size);
-    let place = place.unwrap_or_else(|| {
-        let best_path = best.to_owned();
-        setting.flow_times.push(FlowTimes { size, best_path, plain: None, braid: None });
+    let same = |figure: &FlowTimes| figure.size == size && figure.after.is_none();
+    let place = setting.flow_times.iter().position(same).unwrap_or_else(|| {
+        let target = target(&setting.profile, size);
+        setting.flow_times.push(FlowTimes { target, ..FlowTimes::new(size, best) });
         setting.flow_times.len() - 1
     });
     &mut setting.flow_times[place]
@@ -70,5 +105,33 @@ fn times(n: usize, summary: &Summary) -> Times {
         connect: quantiles(&summary.connect),
         first_byte: quantiles(&summary.first_byte),
         complete: quantiles(&summary.complete),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::describe;
+    use super::*;
+    use crate::profile::Profiles;
+
+    #[test]
+    fn the_best_path_is_the_fastest_and_of_equals_the_shortest() {
+        let profiles = Profiles::load(None).unwrap();
+        let of = |name| describe(profiles.get(name).unwrap(), "cubic");
+        let mut dsl = of("dsl");
+        assert_eq!((best_path(&dsl), best_path(&of("eq"))), (0, 0));
+        dsl.paths.swap(0, 1);
+        assert_eq!(best_path(&dsl), 1);
+        dsl.paths[0].down.rate_mbit = dsl.paths[1].down.rate_mbit;
+        assert_eq!(best_path(&dsl), 1);
+    }
+
+    #[test]
+    fn a_flap_is_a_figure_of_its_own() {
+        let mut setting = Setting { profile: "dsl".into(), ..Setting::default() };
+        let after = Some(crate::report::figure::Flap::Silence);
+        setting.flow_times.push(FlowTimes { after, ..FlowTimes::new(1_000, "wan1") });
+        assert_eq!(figure(&mut setting, 1_000, "wan1").target, Some(0.55));
+        assert_eq!(setting.flow_times.len(), 2);
     }
 }

@@ -1,6 +1,6 @@
 //! Flows whose every byte is checked at both ends, and the times they took.
 //!
-//! `server` answers at the sink, `client` fetches and times, `storm` runs many flows with every kind
+//! `server` answers at the sink, `client` fetches and times, `burst` does so many times at once, `storm` runs many flows with every kind
 //! of ending, `watch` follows one bulk flow for its stalls. All of it runs on the calling thread and
 //! threads started from it, and so in that thread's network namespace; which namespaces there are,
 //! and what lies between them, is the caller's business.
@@ -9,6 +9,7 @@
 //! says what each end then does, `endpoint` does it on a socket, `ledger` hands the sink's outcome to
 //! the client's side and `judge` compares the two.
 
+mod burst;
 mod client;
 mod endpoint;
 mod judge;
@@ -23,6 +24,7 @@ mod wire;
 #[cfg(test)]
 mod relay;
 
+pub use burst::burst;
 pub use client::{FlowTimes, Percentiles, Summary, fetch, measure, percentiles, summarize};
 pub use ledger::Ledger;
 pub use pattern::{Mismatch, Pattern};

@@ -14,7 +14,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use super::handle::{Command, Counters, Direction, Inbox, Shared};
-use super::inspect;
+use super::inspect::{self, Pattern};
 use super::model::Model;
 use super::shape::{Duplex, Schedule, Shape, Wander};
 
@@ -40,6 +40,14 @@ struct Lane {
     model: Model<Frame>,
     undeliverable: u64,
     forbidden: u64,
+    found: u64,
+}
+
+/// What must not enter.
+#[derive(Default)]
+struct Watched {
+    prefixes: Vec<IpNet>,
+    patterns: Vec<Pattern>,
 }
 
 /// The state of a link's thread.
@@ -49,7 +57,7 @@ pub(super) struct Driver {
     wander: Option<(Schedule, u64)>,
     /// What `wander` is started from.
     wander_seed: Option<(Wander, u64)>,
-    forbid: Vec<IpNet>,
+    watched: Watched,
     black_hole: bool,
     carrier: bool,
     pool: Vec<Frame>,
@@ -75,6 +83,7 @@ impl Driver {
             model: Model::new(shape, seeds.u64(..)),
             undeliverable: 0,
             forbidden: 0,
+            found: 0,
         };
         let lanes = [lane(Direction::Up, duplex.up), lane(Direction::Down, duplex.down)];
         let wander_seed = duplex.wander.clone().map(|wander| (wander, seeds.u64(..)));
@@ -85,7 +94,7 @@ impl Driver {
             lanes,
             wander,
             wander_seed,
-            forbid: Vec::new(),
+            watched: Watched::default(),
             black_hole: false,
             carrier: true,
             pool: Vec::new(),
@@ -159,7 +168,8 @@ impl Driver {
                 self.cut(now);
                 self.ends.iter().try_for_each(|end| end.set_carrier(on))?;
             }
-            Command::Forbid(prefixes) => self.forbid = prefixes,
+            Command::Forbid(prefixes) => self.watched.prefixes = prefixes,
+            Command::WatchFor(patterns) => self.watched.patterns = patterns,
             Command::RestartWander => {
                 let start = |(wander, seed)| (Schedule::new(wander, seed), now);
                 self.wander = self.wander_seed.clone().map(start);
@@ -205,7 +215,7 @@ impl Driver {
                 }
             }
             let now = self.now();
-            self.lanes[index].enter(now, frame, &self.forbid, &self.shared);
+            self.lanes[index].enter(now, frame, &self.watched, &self.shared);
         }
         Ok(true)
     }
@@ -252,10 +262,15 @@ impl Driver {
 }
 
 impl Lane {
-    fn enter(&mut self, now: u64, frame: Frame, forbid: &[IpNet], shared: &Shared) {
-        if let Some(sighting) = inspect::sight(&frame.room[..frame.length], forbid) {
+    fn enter(&mut self, now: u64, frame: Frame, watched: &Watched, shared: &Shared) {
+        let bytes = &frame.room[..frame.length];
+        if let Some(sighting) = inspect::sight(bytes, &watched.prefixes) {
             self.forbidden += 1;
             shared.describe(self.direction, sighting);
+        }
+        for pattern in inspect::find(bytes, &watched.patterns) {
+            self.found += 1;
+            shared.name(self.direction, pattern);
         }
         if frame.length < FRAME_ROOM {
             self.model.offer(now, frame.length, frame);
@@ -270,6 +285,7 @@ impl Lane {
             tally: self.model.tally(),
             undeliverable: self.undeliverable,
             forbidden: self.forbidden,
+            found: self.found,
             queue_bytes,
             queue_frames,
         };

@@ -126,6 +126,22 @@ fn forbidden_packets_are_counted_and_described() {
 }
 
 #[test]
+fn bytes_that_are_watched_for_are_counted_and_named() {
+    let bed = Bed::new(duplex(100.0, 1));
+    let pattern = |name: &str, bytes: &[u8]| Pattern { name: name.into(), bytes: bytes.into() };
+    bed.link().watch_for(&[pattern("there", b"here"), pattern("nowhere", b"nowhere")]).unwrap();
+    bed.round_trip();
+    bed.round_trip();
+    assert_eq!(bed.link().counters(Direction::Up).found, 2);
+    assert_eq!(bed.link().counters(Direction::Down).found, 0);
+    assert_eq!(bed.link().finds(), [(Direction::Up, "there".to_owned())]);
+    bed.link().watch_for(&[]).unwrap();
+    bed.round_trip();
+    assert_eq!(bed.link().counters(Direction::Up).found, 2);
+    assert_eq!(bed.link().finds(), []);
+}
+
+#[test]
 fn a_wandering_rate_replaces_that_of_the_shape() {
     let rate = Rate::from_mbit(1.0).unwrap();
     let wander =

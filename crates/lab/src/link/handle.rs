@@ -15,7 +15,7 @@ use rustix::fd::OwnedFd;
 use serde::Serialize;
 
 use super::driver::Driver;
-use super::inspect::Sighting;
+use super::inspect::{Pattern, Sighting};
 use super::model::Tally;
 use super::shape::{Duplex, Shape};
 
@@ -50,6 +50,8 @@ pub struct Counters {
     pub undeliverable: u64,
     /// Frames that entered with an address of [`Link::forbid`].
     pub forbidden: u64,
+    /// Patterns of [`Link::watch_for`] in frames that entered, each once a frame.
+    pub found: u64,
     /// Bytes in the queue now.
     pub queue_bytes: u64,
     /// Frames in the queue now.
@@ -63,6 +65,7 @@ pub(super) enum Command {
     BlackHole(bool),
     Carrier(bool),
     Forbid(Vec<IpNet>),
+    WatchFor(Vec<Pattern>),
     RestartWander,
     End,
 }
@@ -74,6 +77,7 @@ pub(super) type Inbox = Receiver<(Command, SyncSender<io::Result<()>>)>;
 pub(super) struct Shared {
     counters: [AtomicCounters; 2],
     sightings: Mutex<Vec<(Direction, Sighting)>>,
+    finds: Mutex<Vec<(Direction, String)>>,
 }
 
 /// How many forbidden packets are described; all are counted.
@@ -88,6 +92,14 @@ impl Shared {
         let mut sightings = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
         if sightings.len() < SIGHTINGS {
             sightings.push((direction, sighting));
+        }
+    }
+
+    pub(super) fn name(&self, direction: Direction, pattern: &Pattern) {
+        let mut finds = self.finds.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = finds.iter().any(|(way, name)| *way == direction && *name == pattern.name);
+        if !known {
+            finds.push((direction, pattern.name.clone()));
         }
     }
 }
@@ -156,6 +168,14 @@ impl Link {
         self.tell(Command::Forbid(prefixes.to_vec()))
     }
 
+    /// Looks for bytes in the TCP or UDP payload of each frame that enters from now on, in place of those
+    /// given before. Each that is found counts once a frame.
+    pub fn watch_for(&self, patterns: &[Pattern]) -> io::Result<()> {
+        self.tell(Command::WatchFor(patterns.to_vec()))?;
+        self.shared.finds.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
+    }
+
     /// Has a wandering rate start over from its seed; nothing for another.
     pub fn restart_wander(&self) -> io::Result<()> {
         self.tell(Command::RestartWander)
@@ -164,6 +184,11 @@ impl Link {
     /// The first few forbidden packets.
     pub fn sightings(&self) -> Vec<(Direction, Sighting)> {
         self.shared.sightings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The names of the patterns found since [`Link::watch_for`], once for each direction.
+    pub fn finds(&self) -> Vec<(Direction, String)> {
+        self.shared.finds.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What one direction has counted; cheap, and never in the way of the link.
@@ -196,11 +221,12 @@ fn ended(name: &str) -> io::Error {
 /// [`Counters`], written by one thread and read by others without a lock: a sampler that is
 /// scheduled out must not hold up a real-time thread.
 #[derive(Debug, Default)]
-struct AtomicCounters([AtomicU64; 11]);
+struct AtomicCounters([AtomicU64; 12]);
 
 impl AtomicCounters {
     fn store(&self, counters: &Counters) {
-        let Counters { tally, undeliverable, forbidden, queue_bytes, queue_frames } = *counters;
+        let Counters { tally, undeliverable, forbidden, found, queue_bytes, queue_frames } =
+            *counters;
         let values = [
             tally.frames_in,
             tally.bytes_in,
@@ -213,6 +239,7 @@ impl AtomicCounters {
             forbidden,
             queue_bytes,
             queue_frames,
+            found,
         ];
         for (cell, value) in self.0.iter().zip(values) {
             cell.store(value, Ordering::Relaxed);
@@ -236,6 +263,7 @@ impl AtomicCounters {
             forbidden: value(8),
             queue_bytes: value(9),
             queue_frames: value(10),
+            found: value(11),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::figure::{FlowTimes, Goodput, Proofs, Storm, Throughput, Verdict};
+use super::figure::{Burst, FlowTimes, Goodput, Idle, Proofs, Storm, Taps, Throughput, Verdict};
 
 /// Writes `$figure` with its `derived` field. `#[serde(remote = "Self")]` on the figure makes
 /// serde's own code for it an inherent function, which both impls call.
@@ -49,8 +49,14 @@ struct OfGoodput {
 }
 
 #[derive(Serialize)]
-struct OfFlowTimes {
+struct OfFlows {
     braid_by_plain: Option<f64>,
+    verdict: Option<Verdict>,
+}
+
+#[derive(Serialize)]
+struct OfIdle {
+    bytes_per_hour: f64,
 }
 
 #[derive(Serialize)]
@@ -65,7 +71,13 @@ with_derived!(Throughput, |figure| OfThroughput {
     verdict: figure.verdict(),
 });
 with_derived!(Goodput, |goodput| OfGoodput { median_mbit: goodput.median() });
-with_derived!(FlowTimes, |times| OfFlowTimes { braid_by_plain: times.ratio() });
+with_derived!(FlowTimes, |times| OfFlows {
+    braid_by_plain: times.ratio(),
+    verdict: times.verdict(),
+});
+with_derived!(Burst, |burst| OfFlows { braid_by_plain: burst.ratio(), verdict: burst.verdict() });
+with_derived!(Idle, |idle| OfIdle { bytes_per_hour: idle.bytes_per_hour() });
+with_derived!(Taps, |taps| OfVerdict { verdict: taps.verdict() });
 with_derived!(Storm, |storm| OfVerdict { verdict: storm.verdict() });
 with_derived!(Proofs, |proofs| OfVerdict { verdict: proofs.verdict() });
 

@@ -3,7 +3,7 @@
 //! The axis is logarithmic, so that equal distances are equal ratios. A dot is a median, the thin
 //! line behind it reaches to the 99th percentile.
 
-use super::figure::{FlowTimes, Times};
+use super::figure::{FlowTimes, Times, Verdict};
 use super::svg::{Anchor, Svg};
 use super::words;
 
@@ -12,9 +12,10 @@ const RIGHT: f64 = 390.0;
 const TOP: f64 = 22.0;
 const ROW: f64 = 32.0;
 
-/// The times to the last byte by size; none if nothing was timed.
+/// The times to the last byte by size, while nothing befell a path; none if nothing was timed.
 pub(super) fn chart(sizes: &[FlowTimes]) -> Option<String> {
-    let x = Log::new(sizes)?;
+    let sizes: Vec<_> = sizes.iter().filter(|flow| flow.after.is_none()).collect();
+    let x = Log::new(&sizes)?;
     let bottom = TOP + ROW * sizes.len() as f64;
     let mut svg = Svg::new(bottom + 32.0, "time to the last byte by size, plain and braid, in ms");
     for ms in x.ticks() {
@@ -35,8 +36,10 @@ fn row(svg: &mut Svg, x: &Log, top: f64, flow: &FlowTimes, named: bool) {
     let names = if named { ("plain ", "braid ") } else { ("", "") };
     dot(svg, x, upper, "plain-dot", flow.plain.as_ref(), names.0);
     dot(svg, x, lower, "braid-dot", flow.braid.as_ref(), names.1);
-    let ratio = flow.ratio().map_or(words::NONE.to_owned(), |ratio| format!("{ratio:.2}"));
-    svg.text("value", (Svg::WIDTH, top + ROW / 2.0 + 4.0), Anchor::End, &ratio);
+    let missed = flow.verdict() == Some(Verdict::Missed);
+    let (class, mark) = if missed { ("value missed", "✗ ") } else { ("value", "") };
+    let ratio = format!("{mark}{}", words::ratio(flow.ratio()));
+    svg.text(class, (Svg::WIDTH, top + ROW / 2.0 + 4.0), Anchor::End, &ratio);
 }
 
 fn dot(svg: &mut Svg, x: &Log, y: f64, class: &str, times: Option<&Times>, name: &str) {
@@ -55,7 +58,7 @@ struct Log {
 
 impl Log {
     /// A scale with room for all times, and for a label after the longest.
-    fn new(sizes: &[FlowTimes]) -> Option<Self> {
+    fn new(sizes: &[&FlowTimes]) -> Option<Self> {
         let times = sizes.iter().flat_map(|flow| [flow.plain, flow.braid]).flatten();
         let ends = times.flat_map(|times| [times.complete.p50, times.complete.p99]);
         let (mut low, mut high) = (f64::INFINITY, 0_f64);
@@ -90,6 +93,10 @@ mod tests {
         assert_eq!(drawn.matches("class=\"plain-dot\"").count(), 4);
         assert_eq!(drawn.matches("class=\"braid-dot\"").count(), 4);
         assert!(drawn.contains(">100 kB<") && drawn.contains(">plain "));
+        assert!(!drawn.contains("value missed"));
+        let mut sizes = sample().settings.remove(0).flow_times;
+        sizes[1].target = Some(0.1);
+        assert_eq!(chart(&sizes).unwrap().matches("class=\"value missed\"").count(), 1);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The figures of a setting and what follows from them: limits, shares, verdicts.
 //!
-//! Owns the arithmetic. What is derived is computed here and stored nowhere; `derived` adds it
+//! Owns the arithmetic; that of flows' times is `flow`'s. What is derived is computed here and stored nowhere; `derived` adds it
 //! to the file for readers without this code.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use super::flow::{Burst, Flap, FlowTimes, Quantiles, Times};
 
 /// The way bytes flow, as the host sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,44 +100,6 @@ pub struct PathSeries {
     pub mbit: Vec<f64>,
 }
 
-/// Times of flows of one size, plain over the best single path and by braid.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(remote = "Self")]
-pub struct FlowTimes {
-    /// Bytes in a flow.
-    pub size: u64,
-    /// The path that plain routing used.
-    pub best_path: String,
-    /// Plain routing over that path.
-    pub plain: Option<Times>,
-    /// Braid over all paths.
-    pub braid: Option<Times>,
-}
-
-/// Times from a flow's first packet.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Times {
-    /// How many flows were timed.
-    pub n: usize,
-    /// Until the connection stood.
-    pub connect: Quantiles,
-    /// Until the first byte came.
-    pub first_byte: Quantiles,
-    /// Until the last byte came.
-    pub complete: Quantiles,
-}
-
-/// Quantiles of times, in ms.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Quantiles {
-    /// The median.
-    pub p50: f64,
-    /// 90 of 100 were no slower.
-    pub p90: f64,
-    /// 99 of 100 were no slower.
-    pub p99: f64,
-}
-
 /// A path that swallowed every packet for a while, under a bulk flow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BlackHole {
@@ -189,6 +153,37 @@ pub struct Proofs {
     pub host: Watched,
     /// The sink's wire, watched for MPTCP options.
     pub sink: Watched,
+}
+
+/// What could be read on the paths while a flow of known bytes crossed them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+pub struct Taps {
+    /// Each path, watched for the flow's bytes and addresses behind the carriers' own headers.
+    pub paths: Vec<Watched>,
+    /// What was found, by path and direction.
+    pub found: Vec<String>,
+}
+
+/// What crossed the paths while nobody had anything to say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+pub struct Idle {
+    /// How long, in s.
+    pub seconds: f64,
+    /// The paths in the setting's order.
+    pub paths: Vec<IdlePath>,
+}
+
+/// What crossed one path meanwhile, in bytes of whole Ethernet frames.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdlePath {
+    /// The path's name.
+    pub path: String,
+    /// From the ingress box.
+    pub up_bytes: u64,
+    /// From the egress box.
+    pub down_bytes: u64,
 }
 
 /// A wire that was watched for packets which must not be on it.
@@ -275,15 +270,6 @@ impl Series {
     }
 }
 
-impl FlowTimes {
-    /// Braid's median time to the last byte as a part of plain routing's: below 1 is faster.
-    #[must_use]
-    pub fn ratio(&self) -> Option<f64> {
-        let plain = self.plain.map(|times| times.complete.p50).filter(|ms| *ms > 0.0)?;
-        Some(self.braid?.complete.p50 / plain)
-    }
-}
-
 impl Storm {
     /// Met if no byte was wrong, no flow hung and no descriptor was left open.
     #[must_use]
@@ -304,6 +290,30 @@ impl Proofs {
     /// All wires that were watched.
     pub fn wires(&self) -> impl Iterator<Item = &Watched> {
         self.paths.iter().chain([&self.host, &self.sink])
+    }
+}
+
+impl Taps {
+    /// Met if the paths were watched and nothing was found.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let examined: u64 = self.paths.iter().map(|path| path.examined).sum();
+        Verdict::of(examined > 0 && self.paths.iter().all(|path| path.forbidden == 0))
+    }
+}
+
+impl Idle {
+    /// Bytes an hour over all paths, both ways.
+    #[must_use]
+    pub fn bytes_per_hour(&self) -> f64 {
+        let bytes: u64 = self.paths.iter().map(|path| path.up_bytes + path.down_bytes).sum();
+        self.per_hour(bytes)
+    }
+
+    /// What bytes of the time measured come to in an hour.
+    #[must_use]
+    pub fn per_hour(&self, bytes: u64) -> f64 {
+        if self.seconds > 0.0 { bytes as f64 * 3600.0 / self.seconds } else { 0.0 }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Owns the page's frame: question and answer, the overview of all settings, the machine, and how
 //! to run it again. What is said of one setting is in `section`.
 
-use super::figure::{Direction, Proofs, Storm, Verdict};
+use super::figure::{Direction, Storm, Verdict};
 use super::model::{Failure, Results, Run, Setting};
 use super::strip::Axis;
 use super::svg::escape;
@@ -67,12 +67,14 @@ fn overview(results: &Results) -> String {
     format!(
         "<figure class=\"overview\">\n<div class=\"scroll\">\n<table>\n<thead><tr><th>links</th>\
          <th>verdict</th><th>reached down{head}</th><th>reached up{head}</th>\
-         <th class=\"number\">longest stall</th><th class=\"mark\">storm</th>\
+         <th class=\"number\">longest stall</th><th class=\"number\">flows</th>\
+         <th class=\"mark\">storm</th>\
          <th class=\"mark\">proofs</th></tr></thead>\n<tbody>\n{rows}</tbody>\n\
          </table>\n</div>\n<figcaption>Each dot is one throughput figure in per cent of what the \
          links allow; the green tick is its target, an open dot misses it. Longest stall: while \
-         one path swallowed everything. Storm: many flows, each byte checked. Proofs: nothing \
-         went round braid.</figcaption>\n</figure>\n",
+         one path swallowed everything. Flows: flow times that met their target. Storm: many \
+         flows, each byte checked. Proofs: nothing went round braid, and nothing can be read on \
+         the paths.</figcaption>\n</figure>\n",
         head = axis.head(),
     )
 }
@@ -86,7 +88,8 @@ fn row(setting: &Setting, axis: Axis) -> String {
     let stall = setting.black_holes.iter().map(|hole| hole.longest_stall_ms).reduce(f64::max);
     format!(
         "<tr><th><a href=\"#{id}\">{title}</a><small>{links}</small></th><td>{verdict}</td>\
-         {down}{up}<td class=\"number\" data-label=\"stall\">{stall}</td>{storm}{proofs}</tr>\n",
+         {down}{up}<td class=\"number\" data-label=\"stall\">{stall}</td>\
+         <td class=\"number\" data-label=\"flows\">{flows}</td>{storm}{proofs}</tr>\n",
         id = section::id(setting),
         title = escape(&setting.title()),
         links = escape(&setting.links),
@@ -94,8 +97,9 @@ fn row(setting: &Setting, axis: Axis) -> String {
         down = reached(Direction::Down),
         up = reached(Direction::Up),
         stall = stall.map_or(words::NONE.to_owned(), words::ms),
+        flows = words::met_of(setting.flows()),
         storm = mark("storm", setting.storm.as_ref().map(Storm::verdict)),
-        proofs = mark("proofs", setting.proofs.as_ref().map(Proofs::verdict)),
+        proofs = mark("proofs", setting.proved()),
     )
 }
 
@@ -196,6 +200,9 @@ mod tests {
             setting.throughput[0].alone[0].path = bad.into();
             setting.black_holes[0].path = bad.into();
             setting.flow_times[0].best_path = bad.into();
+            setting.bursts[0].best_path = bad.into();
+            setting.idle.as_mut().unwrap().paths[0].path = bad.into();
+            setting.taps.as_mut().unwrap().found.push(bad.into());
         }
         assert!(!page(&results).contains("<b>\""));
         assert!(page(&sample()).contains("&quot;connect &lt;timed out&gt; &amp; gave up&quot;"));

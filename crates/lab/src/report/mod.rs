@@ -1,8 +1,8 @@
 //! Shows what was measured: a file for programs, a page for people, text for the terminal.
 //!
-//! Owns the results' form (`model`, `figure`, `derived`), the terminal's view (`table`,
-//! `progress`), the page (`html`, drawn by `bars`, `timeline` and `dots` over `svg`), and the
-//! files that they are written to. It measures nothing.
+//! Owns the results' form (`model`, `figure`, `flow`, `derived`), the terminal's view (`table`,
+//! `progress`), the page (`html`, with `section` and `flow_section`, drawn by `bars`, `timeline` and
+//! `dots` over `svg`), and the files that they are written to. It measures nothing.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,8 @@ mod bars;
 mod derived;
 mod dots;
 pub mod figure;
+mod flow;
+mod flow_section;
 pub mod html;
 pub mod model;
 pub mod progress;

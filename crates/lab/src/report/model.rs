@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::figure::{BlackHole, Direction, FlowTimes, Proofs, Storm, Throughput, Verdict};
+use super::figure::{
+    BlackHole, Burst, Direction, FlowTimes, Idle, Proofs, Storm, Taps, Throughput, Verdict,
+};
 
 /// The version of the results file that this code writes and reads.
 pub const FORMAT: u32 = 1;
@@ -70,12 +72,21 @@ pub struct Setting {
     pub throughput: Vec<Throughput>,
     /// Times of short flows by size.
     pub flow_times: Vec<FlowTimes>,
+    /// Many flows at once, new to the boxes.
+    #[serde(default)]
+    pub bursts: Vec<Burst>,
+    /// What the boxes say when nobody asks them to.
+    #[serde(default)]
+    pub idle: Option<Idle>,
     /// What happened when a path swallowed everything without a word.
     pub black_holes: Vec<BlackHole>,
     /// Many flows at once, each byte checked.
     pub storm: Option<Storm>,
     /// That the figures were not reached by going round braid.
     pub proofs: Option<Proofs>,
+    /// That nobody on the paths can read what they carry.
+    #[serde(default)]
+    pub taps: Option<Taps>,
 }
 
 /// One emulated link.
@@ -148,6 +159,12 @@ impl Results {
         Tally::of(self.settings.iter().flat_map(|s| &s.throughput).map(Throughput::verdict))
     }
 
+    /// All flow times and bursts that have a target, against it.
+    #[must_use]
+    pub fn flows(&self) -> Tally {
+        self.settings.iter().map(Setting::flows).fold(Tally::default(), Tally::and)
+    }
+
     /// The storms that went through unharmed, against those that did not.
     #[must_use]
     pub fn storms(&self) -> Tally {
@@ -157,7 +174,13 @@ impl Results {
     /// The settings whose proofs hold, against those whose proofs do not.
     #[must_use]
     pub fn proofs(&self) -> Tally {
-        Tally::of(self.settings.iter().map(|s| s.proofs.as_ref().map(Proofs::verdict)))
+        Tally::of(self.settings.iter().filter_map(|s| s.proofs.as_ref()).map(|p| Some(p.verdict())))
+    }
+
+    /// The settings whose paths tell nothing, against those whose paths do.
+    #[must_use]
+    pub fn taps(&self) -> Tally {
+        Tally::of(self.settings.iter().filter_map(|s| s.taps.as_ref()).map(|t| Some(t.verdict())))
     }
 }
 
@@ -184,6 +207,22 @@ impl Setting {
     pub fn tally(&self) -> Tally {
         Tally::of(self.throughput.iter().map(Throughput::verdict))
     }
+
+    /// The setting's flow times and bursts that have a target, against it.
+    #[must_use]
+    pub fn flows(&self) -> Tally {
+        let times = self.flow_times.iter().filter(|flow| flow.target.is_some());
+        let bursts = self.bursts.iter().filter(|burst| burst.target.is_some());
+        Tally::of(times.map(FlowTimes::verdict).chain(bursts.map(Burst::verdict)))
+    }
+
+    /// Proofs and taps in one: missed if either is, none if neither was made.
+    #[must_use]
+    pub fn proved(&self) -> Option<Verdict> {
+        let proofs = self.proofs.as_ref().map(Proofs::verdict);
+        let taps = self.taps.as_ref().map(Taps::verdict);
+        Tally::of([proofs, taps].into_iter().filter(Option::is_some)).verdict()
+    }
 }
 
 impl Tally {
@@ -196,6 +235,14 @@ impl Tally {
             } += 1;
             tally
         })
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            met: self.met + other.met,
+            missed: self.missed + other.missed,
+            unmeasured: self.unmeasured + other.unmeasured,
+        }
     }
 
     /// How many figures there are.

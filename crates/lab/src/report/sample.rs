@@ -110,9 +110,12 @@ fn setting(shape: &Shape, random: &mut fastrand::Rng) -> Setting {
             })
             .collect(),
         flow_times: flow_times(links),
+        bursts: bursts(links),
+        idle: Some(idle(links.len())),
         black_holes: vec![black_hole(links, stall, random)],
         storm: Some(storm()),
         proofs: Some(proofs(links.len())),
+        taps: Some(Taps { paths: proofs(links.len()).paths, found: Vec::new() }),
     }
 }
 
@@ -203,19 +206,41 @@ fn black_hole(links: &[(f64, f64, f64, f64)], stall: f64, random: &mut fastrand:
 fn flow_times(links: &[(f64, f64, f64, f64)]) -> Vec<FlowTimes> {
     let (rate, delay) = (links[0].0, links[0].2 * 2.0);
     let sum: f64 = links.iter().map(|link| link.0).sum();
-    [(1_000, 0.0, 1.0), (100_000, 3.0, 0.55), (1_000_000, 5.0, 0.8), (10_000_000, 6.0, 0.97)]
-        .map(|(size, trips, gain)| {
-            let wire = |rate: f64| size as f64 * 8.0 / rate / 1000.0;
-            let plain = delay * (2.0 + trips) + wire(rate);
-            let braid = delay * 2.0 + 1.0 + delay * trips * gain * 0.6 + wire(sum) * 1.04;
-            FlowTimes {
-                size,
-                best_path: "wan1".into(),
-                plain: Some(times(plain, delay)),
-                braid: Some(times(braid, delay + 1.0)),
-            }
+    let sizes =
+        [(1_000, 0.0, 1.0), (100_000, 3.0, 0.55), (1_000_000, 5.0, 0.8), (10_000_000, 6.0, 0.97)];
+    let sizes = sizes.map(|(size, trips, gain)| {
+        let wire = |rate: f64| size as f64 * 8.0 / rate / 1000.0;
+        let plain = delay * (2.0 + trips) + wire(rate);
+        let braid = delay * 2.0 + 1.0 + delay * trips * gain * 0.6 + wire(sum) * 1.04;
+        FlowTimes {
+            plain: Some(times(plain, delay)),
+            braid: Some(times(braid, delay + 1.0)),
+            target: (size < 10_000_000).then_some(if size == 1000 { 1.1 } else { 0.7 }),
+            ..FlowTimes::new(size, "wan1")
+        }
+    });
+    let after = FlowTimes { after: Some(Flap::Silence), ..sizes[0].clone() };
+    sizes.into_iter().chain([after]).collect()
+}
+
+fn bursts(links: &[(f64, f64, f64, f64)]) -> Vec<Burst> {
+    let delay = links[0].2 * 2.0;
+    [(30, 100_000, 60.0, Some(0.7)), (200, 10_000, 0.0, None)]
+        .map(|(flows, size, idle_s, target)| Burst {
+            flows,
+            size,
+            idle_s,
+            best_path: "wan1".into(),
+            plain: Some(times(delay * 30.0, delay)),
+            braid: Some(times(delay * 16.0, delay + 1.0)),
+            target,
         })
         .into()
+}
+
+fn idle(paths: usize) -> Idle {
+    let path = |index| IdlePath { path: format!("wan{index}"), up_bytes: 1410, down_bytes: 1280 };
+    Idle { seconds: 60.0, paths: (1..=paths).map(path).collect() }
 }
 
 fn times(complete: f64, trip: f64) -> Times {

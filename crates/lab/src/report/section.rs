@@ -1,12 +1,10 @@
 //! What the page says of one setting: its links, its figures with captions, its proofs.
 
-use super::figure::{
-    BlackHole, Direction, FlowTimes, Proofs, Quantiles, Series, Storm, Throughput,
-};
+use super::figure::{BlackHole, Direction, FlowTimes, Proofs, Series, Storm, Taps, Throughput};
 use super::html::verdict;
 use super::model::{Path, Range, Setting};
 use super::svg::{escape, path_colour};
-use super::{bars, dots, timeline, words};
+use super::{bars, dots, flow_section, timeline, words};
 
 /// The setting's place in the page.
 pub(super) fn id(setting: &Setting) -> String {
@@ -149,7 +147,8 @@ fn flow_times(sizes: &[FlowTimes]) -> String {
     let best = sizes.first().map_or("", |flow| &flow.best_path);
     let caption = format!(
         "Time to the last byte over {best} alone (open) and by braid (filled): the median, and a \
-         line to the 99th percentile. A ratio below 1 means that braid is faster."
+         line to the 99th percentile. A ratio below 1 means that braid is faster; a cross, that it \
+         is above its target."
     );
     figure("Short flows", &chart, &caption)
 }
@@ -157,7 +156,10 @@ fn flow_times(sizes: &[FlowTimes]) -> String {
 fn checks(setting: &Setting) -> String {
     let storm = setting.storm.as_ref().map(storm).unwrap_or_default();
     let proofs = setting.proofs.as_ref().map(proofs).unwrap_or_default();
-    format!("<div class=\"checks\">\n{storm}{proofs}</div>\n")
+    let judged = flow_section::judged(setting);
+    let idle = setting.idle.as_ref().map(flow_section::idle).unwrap_or_default();
+    let taps = setting.taps.as_ref().map(taps).unwrap_or_default();
+    format!("{judged}<div class=\"checks\">\n{idle}{storm}{proofs}{taps}</div>\n")
 }
 
 fn storm(storm: &Storm) -> String {
@@ -198,12 +200,20 @@ fn proofs(proofs: &Proofs) -> String {
     )
 }
 
+fn taps(taps: &Taps) -> String {
+    format!(
+        "<p><b>Tapped paths</b> {} A flow of known bytes, up and down: {}.</p>\n",
+        verdict(Some(taps.verdict())),
+        escape(&words::taps(taps))
+    )
+}
+
 fn details(setting: &Setting) -> String {
     format!(
         "<details>\n<summary>Every repeat, and all flow times</summary>\n<div class=\"scroll\">\n\
          {}{}</div>\n</details>\n",
         repeats(&setting.throughput),
-        all_times(&setting.flow_times)
+        flow_section::every_time(setting)
     )
 }
 
@@ -230,23 +240,5 @@ fn repeats(figures: &[Throughput]) -> String {
     format!(
         "<table>\n<thead><tr><th>Mbit/s (segments sent again)</th><th>each path alone</th>\
          <th>limit</th><th>braid</th><th>target</th></tr></thead>\n{rows}</table>\n"
-    )
-}
-
-fn all_times(sizes: &[FlowTimes]) -> String {
-    let cell = |q: Quantiles| format!("<td>{:.1} / {:.1} / {:.1}</td>", q.p50, q.p90, q.p99);
-    let mut rows = String::new();
-    for flow in sizes {
-        let size = words::bytes(flow.size);
-        let plain = format!("{size} over {}", escape(&flow.best_path));
-        for (name, times) in [(plain, flow.plain), (format!("{size} by braid"), flow.braid)] {
-            let Some(times) = times else { continue };
-            let cells = [times.connect, times.first_byte, times.complete].map(cell).concat();
-            rows += &format!("<tr><th>{name}</th><td>{}</td>{cells}</tr>\n", times.n);
-        }
-    }
-    format!(
-        "<table>\n<thead><tr><th>ms, p50 / p90 / p99</th><th>n</th><th>connected</th>\
-         <th>first byte</th><th>last byte</th></tr></thead>\n{rows}</table>\n"
     )
 }

@@ -2,9 +2,12 @@
 //!
 //! Owns the layout; the words for numbers are in `words`.
 
-use super::figure::{BlackHole, FlowTimes, Proofs, Storm, Throughput, Times, Verdict};
+use super::figure::{
+    BlackHole, Burst, Direction, FlowTimes, Idle, Proofs, Quantiles, Storm, Taps, Throughput,
+    Times, Verdict,
+};
 use super::model::{Results, Setting};
-use super::{figure::Direction, words};
+use super::words;
 
 /// The widest line, in columns.
 const WIDTH: usize = 100;
@@ -82,19 +85,20 @@ impl Page {
     fn summary(&mut self, results: &Results) {
         self.line("");
         self.line(&format!(
-            "{:<22} {:<17} {:<17} {:<14} {:<7} {:<7} verdict",
-            "of what links allow", "down", "up", "longest stall", "storm", "proofs"
+            "{:<18} {:<17} {:<17} {:<8} {:<7} {:<7} {:<7} verdict",
+            "of the limit", "down", "up", "stall", "flows", "storm", "proofs"
         ));
         for setting in &results.settings {
             let reached = |direction| words::percents(setting.reached_percent(direction));
             let stall = setting.black_holes.iter().map(|hole| hole.longest_stall_ms);
             let stall = stall.reduce(f64::max).map_or(words::NONE.to_owned(), words::ms);
+            let flows = words::met_of(setting.flows());
             let storm = short(setting.storm.as_ref().map(Storm::verdict));
-            let proofs = short(setting.proofs.as_ref().map(Proofs::verdict));
+            let proofs = short(setting.proved());
             let verdict = self.verdict(words::setting_verdict(setting));
             self.line(&format!(
-                "  {:<20} {:<17} {:<17} {stall:<14} {storm:<7} {proofs:<7} {verdict}",
-                clip(&setting.title(), 20),
+                "  {:<16} {:<17} {:<17} {stall:<8} {flows:<7} {storm:<7} {proofs:<7} {verdict}",
+                clip(&setting.title(), 16),
                 reached(Direction::Down),
                 reached(Direction::Up)
             ));
@@ -116,9 +120,12 @@ impl Page {
         );
         self.throughput(&setting.throughput);
         self.flow_times(&setting.flow_times);
+        self.bursts(&setting.bursts);
+        self.idle(setting.idle.as_ref());
         self.black_holes(&setting.black_holes);
         self.storm(setting.storm.as_ref());
         self.proofs(setting.proofs.as_ref());
+        self.taps(setting.taps.as_ref());
     }
 
     fn throughput(&mut self, figures: &[Throughput]) {
@@ -149,19 +156,55 @@ impl Page {
             return;
         }
         self.line("");
-        self.line(&format!(
-            "  {:<23} {:>22} {:>24} {:>19}",
-            "flow times, ms", "plain p50 / p90 / p99", "braid p50 / p90 / p99", "braid by plain"
+        self.line(&flow_row(
+            "  flow times, ms",
+            ["plain p50 / p90 / p99", "braid p50 / p90 / p99"],
+            ["ratio", "target", "verdict"],
         ));
         for flow in sizes {
-            let ratio = flow.ratio().map_or(words::NONE.to_owned(), |r| format!("{r:.2}"));
-            self.line(&format!(
-                "    {:<21} {:>22} {:>24} {ratio:>19}",
-                words::bytes(flow.size),
-                complete(flow.plain),
-                complete(flow.braid)
+            self.line(&flow_row(
+                &format!("    {}", flow.label()),
+                [&complete(flow.plain), &complete(flow.braid)],
+                [&words::ratio(flow.ratio()), &target(flow.target), &self.judged(flow.verdict())],
             ));
         }
+    }
+
+    fn bursts(&mut self, bursts: &[Burst]) {
+        if bursts.is_empty() {
+            return;
+        }
+        self.line("");
+        self.line(&flow_row(
+            "  flows at once, ms",
+            ["plain p50 / p90", "braid p50 / p90"],
+            ["ratio", "target", "verdict"],
+        ));
+        for burst in bursts {
+            let both = |of: fn(Times) -> Quantiles| {
+                [burst.plain, burst.braid].map(|times| two(times.map(of)))
+            };
+            let [plain, braid] = both(|times| times.complete);
+            let verdict = self.judged(burst.verdict());
+            self.line(&flow_row(
+                &format!("    {}", burst.label()),
+                [&plain, &braid],
+                [&words::ratio(burst.ratio()), &target(burst.target), &verdict],
+            ));
+            let [plain, braid] = both(|times| times.first_byte);
+            self.line(&flow_row("      to the first byte", [&plain, &braid], [""; 3]));
+        }
+    }
+
+    fn idle(&mut self, idle: Option<&Idle>) {
+        let Some(idle) = idle else { return };
+        self.line("");
+        self.prose("  ", &words::idle(idle));
+    }
+
+    /// The verdict where there is one to be had.
+    fn judged(&self, verdict: Option<Verdict>) -> String {
+        if verdict.is_some() { self.verdict(verdict) } else { String::new() }
     }
 
     fn black_holes(&mut self, holes: &[BlackHole]) {
@@ -209,6 +252,12 @@ impl Page {
         self.line(&format!("          in {} packets examined: {verdict}", words::count(examined)));
     }
 
+    fn taps(&mut self, taps: Option<&Taps>) {
+        let Some(taps) = taps else { return };
+        let verdict = self.verdict(Some(taps.verdict()));
+        self.prose("  ", &format!("taps: {}: {verdict}", words::taps(taps)));
+    }
+
     fn failures(&mut self, results: &Results) {
         if results.failures.is_empty() {
             return;
@@ -239,6 +288,20 @@ fn complete(times: Option<Times>) -> String {
         let q = times.complete;
         format!("{:.0} / {:.0} / {:.0}", q.p50, q.p90, q.p99)
     })
+}
+
+fn two(times: Option<Quantiles>) -> String {
+    times.map_or(words::NONE.to_owned(), |q| format!("{:.0} / {:.0}", q.p50, q.p90))
+}
+
+fn target(target: Option<f64>) -> String {
+    target.map_or(String::new(), |target| format!("{target:.2}"))
+}
+
+/// A row of flows' times: plain and braid, then ratio, target and verdict.
+fn flow_row(label: &str, times: [&str; 2], end: [&str; 3]) -> String {
+    let ([plain, braid], [ratio, target, verdict]) = (times, end);
+    format!("{label:<27} {plain:>22} {braid:>22} {ratio:>5} {target:>6}  {verdict}")
 }
 
 /// A verdict for a narrow column.

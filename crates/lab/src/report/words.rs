@@ -1,6 +1,6 @@
 //! Numbers and verdicts in words, the same in the terminal and on the page.
 
-use super::figure::{Proofs, Storm, Verdict};
+use super::figure::{Idle, Proofs, Storm, Taps, Verdict};
 use super::model::{Link, Range, Results, Setting, Tally};
 
 /// What stands where a figure was not measured.
@@ -86,52 +86,113 @@ pub(super) fn link(link: &Link) -> String {
     text + &format!(", queue {} ms", link.queue_ms)
 }
 
+/// Braid's time as a part of plain routing's; never rounded down to a target it misses.
+pub(super) fn ratio(value: Option<f64>) -> String {
+    value.map_or(NONE.to_owned(), |value| format!("{:.2}", (value * 100.0 - 1e-6).ceil() / 100.0))
+}
+
+/// How many of the figures with a target met it.
+pub(super) fn met_of(tally: Tally) -> String {
+    if tally.total() == 0 { NONE.to_owned() } else { format!("{} of {}", tally.met, tally.total()) }
+}
+
+/// What idling costs.
+pub(super) fn idle(idle: &Idle) -> String {
+    let hourly = |bytes: u64| bytes_each_hour(idle.per_hour(bytes));
+    let path = |path: &super::figure::IdlePath| {
+        format!("{} {} up, {} down", path.path, hourly(path.up_bytes), hourly(path.down_bytes))
+    };
+    let paths: Vec<_> = idle.paths.iter().map(path).collect();
+    format!(
+        "idle: {} an hour over all paths ({}), from {} s",
+        bytes_each_hour(idle.bytes_per_hour()),
+        paths.join("; "),
+        idle.seconds.round()
+    )
+}
+
+fn bytes_each_hour(value: f64) -> String {
+    bytes(value.round() as u64)
+}
+
+/// What could be read on the paths.
+pub(super) fn taps(taps: &Taps) -> String {
+    let examined: u64 = taps.paths.iter().map(|path| path.examined).sum();
+    let examined = count(examined);
+    match taps.found.as_slice() {
+        [] => format!("nothing of a flow to be read in {examined} packets on the paths"),
+        found => format!("to be read in {examined} packets on the paths: {}", found.join("; ")),
+    }
+}
+
 /// The whole run's outcome in one sentence for each kind of figure.
 pub(super) fn answer(results: &Results) -> Vec<String> {
-    let tally = results.tally();
-    let mut parts = vec![format!("{} of {} throughput targets met", tally.met, tally.total())];
-    if tally.missed > 0 {
-        parts.push(format!("{} missed", tally.missed));
+    let (tally, flows) = (results.tally(), results.flows());
+    let mut parts = Vec::new();
+    if tally.total() > 0 || flows.total() == 0 {
+        parts.push(format!("{} throughput targets met", met_of_all(tally)));
     }
-    if tally.unmeasured > 0 {
-        parts.push(format!("{} not measured", tally.unmeasured));
+    if flows.total() > 0 {
+        parts.push(format!("{} flow targets met", met_of_all(flows)));
+    }
+    let missed = tally.missed + flows.missed;
+    if missed > 0 {
+        parts.push(format!("{missed} missed"));
+    }
+    let unmeasured = tally.unmeasured + flows.unmeasured;
+    if unmeasured > 0 {
+        parts.push(format!("{unmeasured} not measured"));
     }
     parts.extend(of("storms clean", results.storms()));
     parts.extend(of("proofs hold", results.proofs()));
+    parts.extend(of("paths tell nothing", results.taps()));
     if !results.failures.is_empty() {
         parts.push(format!("steps failed: {}", results.failures.len()));
     }
     parts
 }
 
-fn of(what: &str, tally: Tally) -> Option<String> {
-    (tally.total() > 0).then(|| format!("{what}: {} of {}", tally.met, tally.total()))
+fn met_of_all(tally: Tally) -> String {
+    format!("{} of {}", tally.met, tally.total())
 }
 
-/// The verdict on a whole setting: its throughput, its proofs, and its storm if it had one.
+fn of(what: &str, tally: Tally) -> Option<String> {
+    (tally.total() > 0).then(|| format!("{what}: {}", met_of_all(tally)))
+}
+
+/// The verdict on a whole setting: on all that it was measured for. With throughput, proofs are
+/// needed too.
 pub(super) fn setting_verdict(setting: &Setting) -> Option<Verdict> {
-    let storm = setting.storm.as_ref().map(Storm::verdict);
-    let proofs = setting.proofs.as_ref().map(Proofs::verdict);
-    let needed = [setting.tally().verdict(), proofs];
-    if needed.contains(&Some(Verdict::Missed)) || storm == Some(Verdict::Missed) {
+    let figures = [setting.tally(), setting.flows()].into_iter().filter(|tally| tally.total() > 0);
+    let figures = figures.map(Tally::verdict);
+    let storm = setting.storm.as_ref().map(|storm| Some(storm.verdict()));
+    let proofs = setting.proofs.as_ref().map(|proofs| Some(proofs.verdict()));
+    let proofs = proofs.or((setting.tally().total() > 0).then_some(None));
+    let taps = setting.taps.as_ref().map(|taps| Some(taps.verdict()));
+    let all: Vec<_> = figures.chain(storm).chain(proofs).chain(taps).collect();
+    if all.contains(&Some(Verdict::Missed)) {
         return Some(Verdict::Missed);
     }
-    needed.iter().all(Option::is_some).then_some(Verdict::Met)
+    (!all.is_empty() && all.iter().all(Option::is_some)).then_some(Verdict::Met)
 }
 
 /// What a setting missed, in words; nothing if nothing.
 pub(super) fn misses(setting: &Setting) -> String {
-    let throughput = match setting.tally().missed {
+    let targets = |kind: &str, missed: usize| match missed {
         0 => None,
-        1 => Some("1 throughput target".to_owned()),
-        n => Some(format!("{n} throughput targets")),
+        1 => Some(format!("1 {kind} target")),
+        n => Some(format!("{n} {kind} targets")),
     };
+    let figures =
+        [targets("throughput", setting.tally().missed), targets("flow", setting.flows().missed)];
     let missed = Some(Verdict::Missed);
-    let storm = setting.storm.as_ref().map(Storm::verdict) == missed;
-    let proofs = setting.proofs.as_ref().map(Proofs::verdict) == missed;
-    let others = [(storm, "the storm"), (proofs, "the proofs")];
+    let others = [
+        (setting.storm.as_ref().map(Storm::verdict) == missed, "the storm"),
+        (setting.proofs.as_ref().map(Proofs::verdict) == missed, "the proofs"),
+        (setting.taps.as_ref().map(Taps::verdict) == missed, "the taps"),
+    ];
     let others = others.into_iter().filter(|other| other.0).map(|other| other.1.to_owned());
-    throughput.into_iter().chain(others).collect::<Vec<_>>().join(", ")
+    figures.into_iter().flatten().chain(others).collect::<Vec<_>>().join(", ")
 }
 
 /// The verdict on the run: missed if any setting missed, met only if nothing is lacking.
@@ -153,6 +214,27 @@ mod tests {
         assert_eq!(percent(Some(94.999)), "94.9 %");
         assert_eq!(percent(Some(95.0)), "95.0 %");
         assert_eq!(percents(Some(Range { low: 97.02, high: 97.04 })), "97.0 %");
+    }
+
+    #[test]
+    fn a_ratio_is_never_rounded_down_to_a_target() {
+        assert_eq!([ratio(Some(0.5501)), ratio(Some(0.55)), ratio(None)], ["0.56", "0.55", "–"]);
+    }
+
+    #[test]
+    fn a_setting_is_judged_by_what_it_was_measured_for() {
+        let mut setting = super::super::sample::small_sample().settings.remove(0);
+        assert_eq!(setting_verdict(&setting), Some(Verdict::Met));
+        setting.proofs = None;
+        assert_eq!(setting_verdict(&setting), None);
+        setting.throughput.clear();
+        assert_eq!(setting_verdict(&setting), Some(Verdict::Met));
+        setting.bursts[0].braid = None;
+        assert_eq!(setting_verdict(&setting), None);
+        setting.flow_times[0].target = Some(0.1);
+        setting.taps.as_mut().unwrap().paths[0].forbidden = 1;
+        assert_eq!(setting_verdict(&setting), Some(Verdict::Missed));
+        assert_eq!(misses(&setting), "1 flow target, the taps");
     }
 
     #[test]
