@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use braid_core::path::Pairing;
 use braid_sys::mptcp;
@@ -26,6 +26,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(240);
 
 /// A keep-alive that is not answered is sent again this often, so many times.
 const KEEP_ALIVE_AGAIN: (Duration, u32) = (Duration::from_secs(15), 4);
+
+/// By how much more than a quarter a round trip may wander and still be about the best, and by how
+/// much more than a half it makes a way a far one.
+const WANDER: Duration = Duration::from_millis(2);
+const FAR: Duration = Duration::from_millis(5);
 
 /// The ways to a peer, and how long each takes.
 #[derive(Clone, Debug)]
@@ -52,28 +57,49 @@ impl Ways {
         Self { all: all.into(), round_trips }
     }
 
-    /// Takes note of the least round trip seen on the way that leaves from `local`.
+    /// Takes note of the least round trip seen lately on the way that leaves from `local`.
     pub fn measured(&self, local: IpAddr, round_trip: Duration) {
-        let Some(way) = self.all.iter().position(|way| way.local == local) else { return };
-        let mut known = self.round_trips.lock().unwrap_or_else(PoisonError::into_inner);
-        known[way] = Some(round_trip);
+        if let Some(way) = self.all.iter().position(|way| way.local == local) {
+            self.round_trips()[way] = Some(round_trip);
+        }
+    }
+
+    /// Takes note of a round trip that a handshake took, if nothing better is known.
+    pub fn answered(&self, way: usize, round_trip: Duration) {
+        self.round_trips()[way].get_or_insert(round_trip);
+    }
+
+    /// Whether a way is so much further than the best that a flow which is soon over had better
+    /// keep off it: what leaves on it arrives when the rest has long been there.
+    #[must_use]
+    pub fn is_far(&self, way: usize) -> bool {
+        let known = self.round_trips();
+        let Some(own) = known[way] else { return false };
+        self.best(&known).is_some_and(|best| own > best + best / 2 + FAR)
+    }
+
+    fn best(&self, known: &[Option<Duration>]) -> Option<Duration> {
+        let of_normal = self.all.iter().zip(known).filter(|(way, _)| !way.backup);
+        of_normal.filter_map(|(_, known)| *known).min()
+    }
+
+    fn round_trips(&self) -> MutexGuard<'_, Vec<Option<Duration>>> {
+        self.round_trips.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a first subflow on `way` is about as good as any: a lone record leaves on it.
     #[must_use]
     pub fn is_well_placed(&self, way: usize) -> bool {
-        let known = self.round_trips.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(own) = known.get(way).copied().flatten() else { return true };
-        let of_normal = self.all.iter().zip(known.iter()).filter(|(way, _)| !way.backup);
-        let best = of_normal.filter_map(|(_, known)| *known).min();
+        let known = self.round_trips();
+        let Some(own) = known[way] else { return true };
         // Round trips wander by a little.
-        best.is_none_or(|best| own <= best + best / 4 + Duration::from_millis(2))
+        self.best(&known).is_none_or(|best| own <= best + best / 4 + WANDER)
     }
 
     /// The ways' numbers in the order in which they are dialled: normal before backup, then the
     /// shortest known round trip.
     fn order(&self) -> Vec<usize> {
-        let known = self.round_trips.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.round_trips();
         let mut order: Vec<usize> = (0..self.all.len()).collect();
         order.sort_by_key(|way| (self.all[*way].backup, known[*way].unwrap_or(Duration::MAX)));
         order
@@ -88,7 +114,7 @@ pub async fn dial(ways: &Ways, steering: &Steering) -> io::Result<Dialled> {
     let (stream, first) = tokio::time::timeout(DIAL_LIMIT, first_to_answer(ways)).await??;
     keep_alive(&stream)?;
     let place = match mptcp::info(&stream)? {
-        Some(info) if !info.fallback => Some(steering.register(info.token, &ways.all, first)),
+        Some(info) if !info.fallback => Some(steering.register(info.token, ways, first)),
         _ => {
             debug!(
                 local = %ways.all[first].local,
@@ -119,7 +145,7 @@ async fn first_to_answer(ways: &Ways) -> io::Result<(TcpStream, usize)> {
     loop {
         // A backup way waits until the normal ones have failed: a first subflow cannot be backup.
         if next < order.len() && (!is_backup(next) || attempts.is_empty()) {
-            attempts.push(attempt(&ways.all[order[next]], order[next]));
+            attempts.push(attempt(ways, order[next]));
             next += 1;
         }
         if attempts.is_empty() {
@@ -135,13 +161,19 @@ async fn first_to_answer(ways: &Ways) -> io::Result<(TcpStream, usize)> {
     }
 }
 
-async fn attempt(way: &Pairing, number: usize) -> io::Result<(TcpStream, usize)> {
+async fn attempt(ways: &Ways, number: usize) -> io::Result<(TcpStream, usize)> {
+    let (way, began) = (&ways.all[number], Instant::now());
     let (socket, remote) = mptcp::dialling(way.local, way.remote)?;
-    let connected = TcpSocket::from_std_stream(socket).connect(remote).await;
-    if let Err(error) = &connected {
-        debug!(local = %way.local, remote = %way.remote, %error, "way failed");
+    match TcpSocket::from_std_stream(socket).connect(remote).await {
+        Ok(stream) => {
+            ways.answered(number, began.elapsed());
+            Ok((stream, number))
+        }
+        Err(error) => {
+            debug!(local = %way.local, remote = %way.remote, %error, "way failed");
+            Err(error)
+        }
     }
-    Ok((connected?, number))
 }
 
 /// A number from 0 to 1 that nobody can foresee, so that boxes do not dial in step.

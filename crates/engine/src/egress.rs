@@ -166,7 +166,7 @@ pub(crate) async fn serve(peering: Arc<Peering>, mut carrier: Carrier) {
         if !clean {
             return carrier.close_hard();
         }
-        carrier.turns.over();
+        carrier.over();
         if !retiring && !carrier.is_sound() {
             retiring = true;
             let Carrier { out, stream, .. } = &mut carrier;

@@ -122,7 +122,7 @@ impl Ingress {
                 if !outcome.clean {
                     carrier.close_hard();
                 } else {
-                    carrier.turns.over();
+                    carrier.over();
                     if carrier.is_worth_keeping() {
                         peering.pool.put_back(carrier);
                     }

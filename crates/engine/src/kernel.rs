@@ -278,12 +278,12 @@ fn lock(path: &Path) -> Result<Lock, StartError> {
 fn value_to_set(want: &Want, current: &str) -> Option<String> {
     match want {
         Want::Exactly(value) => (value != current).then(|| value.clone()),
-        Want::LastAtLeast(most) => {
-            let mut numbers: Vec<u64> =
+        Want::LastTwoAtLeast(first, most) => {
+            let numbers: Vec<u64> =
                 current.split_whitespace().map_while(|number| number.parse().ok()).collect();
-            let last = numbers.last_mut().filter(|last| **last < *most)?;
-            *last = *most;
-            Some(numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" "))
+            let [least, old_first, old_most] = numbers[..] else { return None };
+            let wanted = [least, old_first.max(*first), old_most.max(*most)];
+            (wanted[..] != numbers).then(|| wanted.map(|number| number.to_string()).join(" "))
         }
     }
 }
@@ -294,9 +294,11 @@ mod tests {
 
     #[test]
     fn only_what_is_too_small_is_raised() {
-        let most = Want::LastAtLeast(100);
-        assert_eq!(value_to_set(&most, "4\t16\t50"), Some("4 16 100".into()));
-        assert_eq!(value_to_set(&most, "4\t16\t200"), None);
+        let wanted = Want::LastTwoAtLeast(20, 100);
+        assert_eq!(value_to_set(&wanted, "4\t16\t50"), Some("4 20 100".into()));
+        assert_eq!(value_to_set(&wanted, "4\t30\t50"), Some("4 30 100".into()));
+        assert_eq!(value_to_set(&wanted, "4\t20\t200"), None);
+        assert_eq!(value_to_set(&wanted, "what is this"), None);
         let exactly = Want::Exactly("0".into());
         assert_eq!(value_to_set(&exactly, "3600"), Some("0".into()));
         assert_eq!(value_to_set(&exactly, "0"), None);

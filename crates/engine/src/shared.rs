@@ -105,7 +105,11 @@ impl Shared {
             // All of it is kept to the end: its place in the counts, and with the steering task.
             let mut carrier = carrier;
             let we_open = carrier.we_open;
-            let Carrier { stream, out, incoming, .. } = &mut carrier;
+            let Carrier { stream, out, incoming, place, .. } = &mut carrier;
+            // What several flows send is bulk or will be: all ways are open to it.
+            if let Some(place) = place {
+                place.moved(usize::MAX / 2);
+            }
             let ended = tokio::select! {
                 ended = worked.read(stream, incoming, we_open, begin) => ended,
                 ended = write(stream, out, parcels) => ended,

@@ -13,11 +13,13 @@ use tracing::debug;
 use crate::buffer::Buffer;
 use crate::carrier::{Came, Carrier, Incoming, Outgoing};
 use crate::flow::{Inlet, Item, Outlet};
+use crate::steering::Registration;
 
 /// The sending half of a seat.
 pub(crate) struct SingleOutlet<'a> {
     stream: &'a TcpStream,
     out: &'a mut Outgoing,
+    place: Option<&'a Registration>,
     flow: FlowNumber,
     /// Sent in place of `reset` when the sink was not reached.
     failure: Option<Failure>,
@@ -26,6 +28,7 @@ pub(crate) struct SingleOutlet<'a> {
 /// The receiving half of a seat.
 pub(crate) struct SingleInlet<'a> {
     stream: &'a TcpStream,
+    place: Option<&'a Registration>,
     incoming: &'a mut Incoming,
     turns: &'a mut Turns,
 }
@@ -48,12 +51,18 @@ impl Carrier {
         flow: FlowNumber,
         failure: Option<Failure>,
     ) -> (SingleOutlet<'_>, SingleInlet<'_>, &TcpStream) {
-        let Self { stream, out, incoming, turns, .. } = self;
-        (
-            SingleOutlet { stream, out, flow, failure },
-            SingleInlet { stream, incoming, turns },
-            stream,
-        )
+        let Self { stream, out, incoming, turns, place, .. } = self;
+        let place = place.as_ref();
+        let outlet = SingleOutlet { stream, out, place, flow, failure };
+        (outlet, SingleInlet { stream, place, incoming, turns }, stream)
+    }
+
+    /// The flow is over in order: the next may begin.
+    pub(crate) fn over(&mut self) {
+        self.turns.over();
+        if let Some(place) = &self.place {
+            place.rests();
+        }
     }
 
     /// Waits for the next flow on a carrier on which the other box opens.
@@ -112,6 +121,9 @@ impl Outlet for SingleOutlet<'_> {
     }
 
     async fn data(&mut self, mut buffer: Buffer, length: usize) -> io::Result<()> {
+        if let Some(place) = self.place {
+            place.moved(length);
+        }
         self.out.send_data(self.stream, self.flow, &mut buffer, length).await
     }
 
@@ -142,7 +154,10 @@ impl Inlet for SingleInlet<'_> {
         item(came.kind, self.incoming.bytes(&came))
     }
 
-    fn passed(&mut self, _bytes: usize) -> io::Result<()> {
+    fn passed(&mut self, bytes: usize) -> io::Result<()> {
+        if let Some(place) = self.place {
+            place.moved(bytes);
+        }
         Ok(())
     }
 }

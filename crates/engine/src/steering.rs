@@ -1,7 +1,8 @@
-//! Joins connections to peers over all paths: the task between the kernel's MPTCP events and
-//! `core::joins`.
+//! Joins connections to peers over all paths, and keeps flows that are soon over off the far ones:
+//! the task between the kernel's MPTCP events and `core::joins`.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,14 +10,20 @@ use braid_core::joins::Joins;
 use braid_core::path::Pairing;
 use braid_sys::mptcp_pm::{Event, EventKind, PathManager, PmError, Subflow};
 use futures_util::stream::{BoxStream, StreamExt as _};
+use portable_atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 use tracing::{debug, error, trace};
+
+use crate::dial::Ways;
 
 /// How long the task sleeps when no connection wants anything.
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// Between two attempts to subscribe to the kernel's events.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Bytes after which a flow is bulk, and worth a far way's while.
+const BULK: usize = 64 * 1024;
 
 /// Sends connections to the task that joins them.
 #[derive(Clone, Debug)]
@@ -30,6 +37,8 @@ pub struct Registration {
     token: u32,
     commands: mpsc::UnboundedSender<Command>,
     state: Arc<Mutex<PlaceState>>,
+    /// Bytes since the connection last came to rest.
+    moved: AtomicUsize,
 }
 
 /// Over which ways a connection goes.
@@ -44,7 +53,8 @@ pub struct PlaceState {
 
 #[derive(Debug)]
 enum Command {
-    Register { token: u32, joins: Joins, state: Arc<Mutex<PlaceState>> },
+    Register { token: u32, joins: Joins, ways: Ways, state: Arc<Mutex<PlaceState>> },
+    Spread { token: u32, spread: bool },
     Forget { token: u32 },
 }
 
@@ -63,12 +73,13 @@ impl Steering {
 
     /// Has the connection `token`, dialled over the way numbered `first`, joined over the others.
     #[must_use]
-    pub fn register(&self, token: u32, ways: &[Pairing], first: usize) -> Registration {
-        let joins = Joins::new(ways, first, Instant::now());
+    pub fn register(&self, token: u32, ways: &Ways, first: usize) -> Registration {
+        let joins = Joins::new(&ways.all, first, Instant::now());
         let state = Arc::new(Mutex::new(place_state(&joins)));
-        let command = Command::Register { token, joins, state: Arc::clone(&state) };
-        let _ = self.commands.send(command);
-        Registration { token, commands: self.commands.clone(), state }
+        let (of_task, ways) = (Arc::clone(&state), ways.clone());
+        let _ = self.commands.send(Command::Register { token, joins, ways, state: of_task });
+        let moved = AtomicUsize::new(0);
+        Registration { token, commands: self.commands.clone(), state, moved }
     }
 }
 
@@ -77,6 +88,23 @@ impl Registration {
     #[must_use]
     pub fn state(&self) -> PlaceState {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registration {
+    /// So many bytes more go over the connection: from a certain number on, over its far ways too.
+    pub fn moved(&self, bytes: usize) {
+        let before = self.moved.fetch_add(bytes, Ordering::Relaxed);
+        if before < BULK && before + bytes >= BULK {
+            let _ = self.commands.send(Command::Spread { token: self.token, spread: true });
+        }
+    }
+
+    /// The connection carries nothing for now.
+    pub fn rests(&self) {
+        if self.moved.swap(0, Ordering::Relaxed) >= BULK {
+            let _ = self.commands.send(Command::Spread { token: self.token, spread: false });
+        }
     }
 }
 
@@ -99,8 +127,24 @@ struct Task {
 
 struct Connection {
     joins: Joins,
+    ways: Ways,
     state: Arc<Mutex<PlaceState>>,
     wake: Option<Instant>,
+    /// Whether it carries enough for its far ways to be of use.
+    spread: bool,
+    /// When a subflow was asked for, by way.
+    asked: Vec<Option<Instant>>,
+}
+
+impl Connection {
+    /// Whether a way's subflow is to be a backup now.
+    fn is_backup(&self, way: usize) -> bool {
+        self.ways.all[way].backup || (!self.spread && self.ways.is_far(way))
+    }
+
+    fn ways_from(&self, local: IpAddr) -> Vec<usize> {
+        (0..self.ways.all.len()).filter(|way| self.ways.all[*way].local == local).collect()
+    }
 }
 
 impl Task {
@@ -148,11 +192,14 @@ impl Task {
 
     async fn command(&mut self, command: Command) {
         match command {
-            Command::Register { token, joins, state } => {
+            Command::Register { token, joins, ways, state } => {
                 self.forget(token);
-                self.connections.insert(token, Connection { joins, state, wake: None });
+                let asked = vec![None; ways.all.len()];
+                let new = Connection { joins, ways, state, wake: None, spread: false, asked };
+                self.connections.insert(token, new);
                 self.ask(token).await;
             }
+            Command::Spread { token, spread } => self.spread(token, spread).await,
             Command::Forget { token } => self.forget(token),
         }
     }
@@ -165,29 +212,61 @@ impl Task {
 
     async fn event(&mut self, event: Event) {
         trace!(token = event.token, kind = ?event.kind, "MPTCP event");
-        let Some(Connection { joins, .. }) = self.connections.get_mut(&event.token) else { return };
+        let Some(connection) = self.connections.get_mut(&event.token) else { return };
         match event.kind {
-            EventKind::Established => joins.handle_established(Instant::now()),
-            EventKind::SubflowJoined { local } => joins.handle_joined(local),
+            EventKind::Established => connection.joins.handle_established(Instant::now()),
+            EventKind::SubflowJoined { local } => {
+                connection.joins.handle_joined(local);
+                let ways = connection.ways_from(local);
+                self.joined(event.token, &ways).await;
+            }
             EventKind::SubflowClosed { local, error } => {
                 debug!(token = event.token, %local, error, "subflow closed");
-                joins.handle_closed(local, Instant::now());
+                connection.joins.handle_closed(local, Instant::now());
             }
             EventKind::Closed => return self.forget(event.token),
         }
         self.ask(event.token).await;
     }
 
+    /// A subflow on these ways has joined: if it turns out to be a far one it becomes a backup.
+    async fn joined(&mut self, token: u32, ways: &[usize]) {
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        for &way in ways {
+            let Some(asked) = connection.asked[way].take() else { continue };
+            let was_backup = connection.is_backup(way);
+            connection.ways.answered(way, asked.elapsed());
+            if connection.is_backup(way) && !was_backup {
+                set_backup(&self.manager, token, &connection.ways.all[way], true).await;
+            }
+        }
+    }
+
+    /// Opens the far ways to a connection that has become bulk, or keeps it off them.
+    async fn spread(&mut self, token: u32, spread: bool) {
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        connection.spread = spread;
+        for (number, way) in connection.ways.all.iter().enumerate() {
+            let is_joined = connection.joins.is_joined(number);
+            if is_joined && !way.backup && connection.ways.is_far(number) {
+                set_backup(&self.manager, token, way, !spread).await;
+            }
+        }
+    }
+
     /// Asks the kernel for the subflows that a connection lacks, and notes when to look again.
     async fn ask(&mut self, token: u32) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
-        let (joins, now) = (&mut connection.joins, Instant::now());
-        for way in joins.poll(now) {
-            if let Err(error) = self.manager.create(token, &subflow(&way)).await {
+        let now = Instant::now();
+        for number in connection.joins.poll(now) {
+            let (way, backup) = (connection.ways.all[number], connection.is_backup(number));
+            connection.asked[number] = Some(now);
+            if let Err(error) = self.manager.create(token, &subflow(&way, backup)).await {
                 debug!(token, local = %way.local, %error, "subflow refused");
-                joins.handle_closed(way.local, now);
+                connection.joins.handle_closed(way.local, now);
             }
         }
+        let joins = &connection.joins;
         *connection.state.lock().unwrap_or_else(PoisonError::into_inner) = place_state(joins);
         let wake = joins.wake();
         if let Some(old) = std::mem::replace(&mut connection.wake, wake) {
@@ -199,8 +278,14 @@ impl Task {
     }
 }
 
-fn subflow(way: &Pairing) -> Subflow {
+async fn set_backup(manager: &PathManager, token: u32, way: &Pairing, backup: bool) {
+    if let Err(error) = manager.set_backup(token, way.local, way.remote, backup).await {
+        debug!(token, local = %way.local, %error, "subflow's priority not changed");
+    }
+}
+
+fn subflow(way: &Pairing, backup: bool) -> Subflow {
     // Identifier 0 is the first subflow's address, so paths count from 1.
     let local_id = u8::try_from(way.path + 1).unwrap_or(u8::MAX);
-    Subflow { local_id, local: way.local, remote: way.remote, backup: way.backup }
+    Subflow { local_id, local: way.local, remote: way.remote, backup }
 }

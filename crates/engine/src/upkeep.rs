@@ -80,10 +80,10 @@ impl Upkeep {
         let left = bound.saturating_sub(own.have[0] + own.have[1]);
         let theirs = peering.theirs.lack(left);
         for (acceptor_opens, shared, lack) in [
-            (false, true, own.lack[1]),
-            (true, true, theirs[1]),
             (false, false, own.lack[0]),
             (true, false, theirs[0]),
+            (false, true, own.lack[1]),
+            (true, true, theirs[1]),
         ] {
             let kind = Kind { acceptor_opens, shared };
             for _ in 0..lack {

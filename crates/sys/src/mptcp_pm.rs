@@ -167,6 +167,31 @@ impl PathManager {
         self.request("create subflow", CMD_SUBFLOW_CREATE, &body).await.map(|_| ())
     }
 
+    /// Makes a subflow of the connection `token` a backup, or a normal one, at both ends (MP_PRIO,
+    /// RFC 8684 section 3.3.8).
+    ///
+    /// # Errors
+    /// The kernel's refusal: no such subflow.
+    pub async fn set_backup(
+        &self,
+        token: u32,
+        local: IpAddr,
+        remote: SocketAddr,
+        backup: bool,
+    ) -> Result<(), PmError> {
+        let flags = if backup { FLAG_BACKUP } else { 0 };
+        let mut own = address_attributes(local);
+        own.push(DefaultNla::new(ADDRESS_FLAGS, flags.to_ne_bytes().to_vec()));
+        let mut far = address_attributes(remote.ip());
+        far.push(DefaultNla::new(ADDRESS_PORT, remote.port().to_ne_bytes().to_vec()));
+        let body = [
+            DefaultNla::new(ATTR_TOKEN, token.to_ne_bytes().to_vec()),
+            nested(ATTR_ADDR, &own),
+            nested(ATTR_ADDR_REMOTE, &far),
+        ];
+        self.request("set subflow flags", CMD_SET_FLAGS, &body).await.map(|_| ())
+    }
+
     /// The limits of the kernel's own manager in this namespace.
     ///
     /// # Errors
@@ -257,6 +282,7 @@ const CMD_DEL_ADDR: u8 = 2;
 const CMD_GET_ADDR: u8 = 3;
 const CMD_SET_LIMITS: u8 = 5;
 const CMD_GET_LIMITS: u8 = 6;
+const CMD_SET_FLAGS: u8 = 7;
 const CMD_SUBFLOW_CREATE: u8 = 10;
 
 const ATTR_ADDR: u16 = 1;

@@ -78,8 +78,9 @@ pub struct Route {
 pub enum Want {
     /// Exactly so.
     Exactly(String),
-    /// The last of its numbers at least so (`tcp_rmem` and kin: the most that autotuning may take).
-    LastAtLeast(u64),
+    /// The last two of its numbers at least so (`tcp_rmem` and kin: what a socket has at first, and
+    /// the most that autotuning may take).
+    LastTwoAtLeast(u64, u64),
 }
 
 /// A sysctl that must stand in a certain way while braid runs.
@@ -205,7 +206,9 @@ impl fmt::Display for Sysctl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.want {
             Want::Exactly(value) => write!(f, "{} = {value}", self.name),
-            Want::LastAtLeast(most) => write!(f, "{} = … … >= {most}", self.name),
+            Want::LastTwoAtLeast(first, most) => {
+                write!(f, "{} = … >= {first} >= {most}", self.name)
+            }
         }
     }
 }
@@ -249,7 +252,11 @@ mod tests {
                 want: Want::Exactly("userspace".into()),
                 needed: true,
             },
-            Sysctl { name: "net.ipv4.tcp_rmem", want: Want::LastAtLeast(1 << 25), needed: false },
+            Sysctl {
+                name: "net.ipv4.tcp_rmem",
+                want: Want::LastTwoAtLeast(1 << 19, 1 << 25),
+                needed: false,
+            },
         ];
         let text = Plan::new(ruleset, &paths, &ways, sysctls, true).to_string();
         let (plan, _) = text.split_once("add table").unwrap();
