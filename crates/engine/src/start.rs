@@ -60,8 +60,11 @@ async fn serve(
     tasks: &Tasks,
 ) -> Result<(), StartError> {
     let public_key = identity.public;
-    let prepared = prepare(&config, &rtnl).await?;
+    let mut prepared = prepare(&config, &rtnl).await?;
     kernel.apply(&prepared.plan).await?;
+    // Those bound before have buffers as the sysctls were, and so would all that they accept.
+    drop(std::mem::take(&mut prepared.listeners));
+    prepared.listeners = listen(&config.listen)?;
     let mut needed = prepared.start(config, &identity, rtnl, tasks).await?;
     info!(%public_key, "running");
     let why = match needed.join_next().await {
