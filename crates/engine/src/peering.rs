@@ -35,6 +35,9 @@ const RENEW: Duration = Duration::from_secs(3600);
 /// A session that has been replaced ends after this long: what was asked in it is answered.
 const REPLACED: Duration = Duration::from_secs(30);
 
+/// How long a box that stops waits until its peers are told.
+const GOODBYE: Duration = Duration::from_millis(200);
+
 /// How long a flow waits for a session.
 const SESSION_LIMIT: Duration = Duration::from_secs(20);
 
@@ -380,6 +383,16 @@ impl Directory {
     #[must_use]
     pub fn find(&self, id: SessionId) -> Option<(Arc<Peering>, Arc<Session>)> {
         self.sessions().get(&id).cloned()
+    }
+
+    /// Tells every peer that this box stops, and gives that a moment to leave.
+    pub async fn say_goodbye(&self) {
+        let sessions: Vec<_> = self.sessions().values().map(|(_, s)| Arc::clone(s)).collect();
+        for session in &sessions {
+            session.bye(Bye::Stopping);
+        }
+        let ended = futures_util::future::join_all(sessions.iter().map(|s| s.ended()));
+        let _ = tokio::time::timeout(GOODBYE, ended).await;
     }
 
     fn add(&self, peering: &Arc<Peering>, session: &Arc<Session>) {

@@ -129,8 +129,12 @@ impl Shared {
         if flows.closed || flows.retiring {
             return None;
         }
-        flows.last = flows.last.checked_add(1)?;
-        let flow = FlowNumber(flows.last);
+        let Some(next) = flows.last.checked_add(1) else {
+            flows.retiring = true;
+            return None;
+        };
+        flows.last = next;
+        let flow = FlowNumber(next);
         let slot = self.slot(&mut flows, flow, Order::from_other());
         // Under the lock, so that flows are opened in the order of their numbers.
         self.post(Parcel::Small { flow, kind: RecordType::Open, payload: open.encode() }).ok()?;

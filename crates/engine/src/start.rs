@@ -23,7 +23,7 @@ use crate::gate::{Gate, Unproved};
 use crate::identity::{self, Identity};
 use crate::ingress::{Ingress, Trouble};
 use crate::kernel::Kernel;
-use crate::peering::{Common, Peering};
+use crate::peering::{Common, Directory, Peering};
 use crate::steering::Steering;
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
@@ -39,16 +39,24 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
     check_machine()?;
     let rtnl = Rtnl::connect().map_err(|e| StartError::System("netlink socket", e))?;
     let mut kernel = Kernel::acquire(rtnl.clone()).await?;
-    let tasks = Tasks::default();
+    let running = Running::default();
     let ended = tokio::select! {
-        ended = serve(config, identity, rtnl, &mut kernel, &tasks) => ended,
+        ended = serve(config, identity, rtnl, &mut kernel, &running) => ended,
         () = stop => Ok(()),
     };
     info!("stopping");
+    running.directory.say_goodbye().await;
     // With its task every flow ends, by a reset.
-    tasks.shutdown().await;
+    running.tasks.shutdown().await;
     kernel.remove().await;
     ended
+}
+
+/// What ends with the box.
+#[derive(Default)]
+struct Running {
+    tasks: Tasks,
+    directory: Arc<Directory>,
 }
 
 /// Prepares, applies and serves; ends only if something goes wrong.
@@ -57,7 +65,7 @@ async fn serve(
     identity: Identity,
     rtnl: Rtnl,
     kernel: &mut Kernel,
-    tasks: &Tasks,
+    running: &Running,
 ) -> Result<(), StartError> {
     let public_key = identity.public;
     let mut prepared = prepare(&config, &rtnl).await?;
@@ -65,7 +73,7 @@ async fn serve(
     // Those bound before have buffers as the sysctls were, and so would all that they accept.
     drop(std::mem::take(&mut prepared.listeners));
     prepared.listeners = listen(&config.listen)?;
-    let mut needed = prepared.start(config, &identity, rtnl, tasks).await?;
+    let mut needed = prepared.start(config, &identity, rtnl, running).await?;
     info!(%public_key, "running");
     let why = match needed.join_next().await {
         Some(Err(error)) => error.to_string(),
@@ -129,7 +137,7 @@ impl Prepared {
         config: Config,
         identity: &Identity,
         rtnl: Rtnl,
-        tasks: &Tasks,
+        running: &Running,
     ) -> Result<JoinSet<()>, StartError> {
         let mut needed = JoinSet::new();
         let keys = config.peers.iter().map(|peer| peer.public_key);
@@ -145,8 +153,8 @@ impl Prepared {
             identity: identity.public,
             aes: probe::has_aes(),
             tls,
-            directory: Arc::default(),
-            tasks: tasks.clone(),
+            directory: Arc::clone(&running.directory),
+            tasks: running.tasks.clone(),
             rtnl,
             steering,
         };

@@ -75,8 +75,11 @@ impl Upkeep {
             return;
         }
         let bound = usize::from(session.terms.carriers);
-        let own =
+        let mut own =
             peering.pool.count(session.id, Some(ways), bound - peering.theirs.have().min(bound));
+        if !peering.is_routed() {
+            own.lack = [0; 2];
+        }
         let left = bound.saturating_sub(own.have[0] + own.have[1]);
         let theirs = peering.theirs.lack(left);
         for (acceptor_opens, shared, lack) in [
