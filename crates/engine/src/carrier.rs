@@ -16,6 +16,7 @@ use braid_core::seal::{Opener, Sealer};
 use braid_sys::mptcp;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::debug;
 
 use crate::buffer::{BUFFER_LEN, Buffer};
 use crate::dial::{self, Dialled, Ways};
@@ -128,6 +129,7 @@ impl Carrier {
         if came.kind != RecordType::Ready {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "no `ready`"));
         }
+        debug!(session = %session.id, %number, ?kind, "carrier dialled");
         Ok(carrier)
     }
 

@@ -17,8 +17,8 @@ use crate::steering::{Registration, Steering};
 /// After this long without an answer the next way is tried beside the first (RFC 8305 section 5).
 const NEXT_WAY: Duration = Duration::from_millis(250);
 
-/// A dial that no way answers is given up after this long.
-const DIAL_LIMIT: Duration = Duration::from_secs(20);
+/// A dial that no way answers is given up after this long: three SYNs on each.
+const DIAL_LIMIT: Duration = Duration::from_secs(6);
 
 /// Subflows are kept alive in the tables of NATs on the way, which may forget them after 5 min
 /// (RFC 5382 asks for two hours; mobile networks keep to less).

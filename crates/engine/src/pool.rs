@@ -21,7 +21,7 @@ use crate::shared::Shared;
 const SEAT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Shared carriers kept for a burst.
-const SHARED: usize = 2;
+const SHARED: usize = 4;
 
 /// The most shared carriers, and how many flows each should have before there is another.
 const SHARED_MOST: usize = 8;

@@ -95,7 +95,7 @@ fn check_machine() -> Result<(), StartError> {
 struct Prepared {
     listeners: Vec<TcpListener>,
     interceptors: Vec<TcpListener>,
-    ways: Vec<(Peer, Vec<Pairing>)>,
+    ways: Vec<(Peer, Vec<Vec<Pairing>>)>,
     plan: Plan,
 }
 
@@ -105,11 +105,11 @@ async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
     let mut endpoints = Vec::new();
     for peer in config.dialled() {
         let addresses = resolve(&peer.endpoints).await?;
-        let found = pair(&paths, &addresses);
+        let found = alternatives(&paths, &addresses);
         if found.is_empty() {
             return Err(StartError::NoWay(peer.name.clone()));
         }
-        for way in &found {
+        for way in found.iter().flatten() {
             info!(
                 peer = peer.name,
                 path = paths[way.path].interface,
@@ -124,10 +124,24 @@ async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
     let listeners = listen(&config.listen)?;
     let (interceptors, ports) = interceptors(config.intercept.is_some())?;
     let all: Vec<Pairing> =
-        ways.iter().flat_map(|(_, ways): &(Peer, Vec<_>)| ways.clone()).collect();
+        ways.iter().flat_map(|(_, ways): &(Peer, Vec<Vec<_>>)| ways.concat()).collect();
     let ruleset = ruleset(config, &endpoints, ports);
     let plan = Plan::new(ruleset, &paths, &all, sysctls(config)?, probe::ipv6());
     Ok(Prepared { listeners, interceptors, ways, plan })
+}
+
+/// The ways to a peer, once for each endpoint as the first choice, those alike left out.
+fn alternatives(paths: &[Path], endpoints: &[SocketAddr]) -> Vec<Vec<Pairing>> {
+    let mut found: Vec<Vec<Pairing>> = Vec::new();
+    for first in 0..endpoints.len() {
+        let mut rotated = endpoints.to_vec();
+        rotated.rotate_left(first);
+        let ways = pair(paths, &rotated);
+        if !ways.is_empty() && !found.contains(&ways) {
+            found.push(ways);
+        }
+    }
+    found
 }
 
 impl Prepared {
@@ -154,6 +168,7 @@ impl Prepared {
             aes: probe::has_aes(),
             tls,
             directory: Arc::clone(&running.directory),
+            memory: memory()?,
             tasks: running.tasks.clone(),
             rtnl,
             steering,
@@ -167,16 +182,18 @@ impl Prepared {
 
 fn peerings(
     peers: Vec<Peer>,
-    ways: &[(Peer, Vec<Pairing>)],
+    ways: &[(Peer, Vec<Vec<Pairing>>)],
     common: &Common,
     needed: &mut JoinSet<()>,
 ) -> Vec<Arc<Peering>> {
     let start = |peer: Peer| {
         let of_peer = ways.iter().find(|(of, _)| of.public_key == peer.public_key);
-        let ways = of_peer.map(|(_, ways)| Ways::new(ways.clone()));
-        let peering = Peering::new(peer, ways.clone(), common);
-        if let (Some(ways), Some(steering)) = (ways, common.steering.clone()) {
-            needed.spawn(Arc::clone(&peering).keep_session(ways, steering));
+        let ways = of_peer.map_or(&[][..], |(_, ways)| ways);
+        let ways: Vec<Ways> = ways.iter().cloned().map(Ways::new).collect();
+        let is_dialled = !ways.is_empty();
+        let peering = Peering::new(peer, ways, common);
+        if let Some(steering) = common.steering.clone().filter(|_| is_dialled) {
+            needed.spawn(Arc::clone(&peering).keep_session(steering));
         }
         needed.spawn(upkeep::keep(Arc::clone(&peering)));
         peering
@@ -310,7 +327,7 @@ const BUFFER_BOUNDS: (u64, u64) = (1 << 20, 32 << 20);
 const FIRST_BUFFER_BOUNDS: (u64, u64) = (64 << 10, 512 << 10);
 
 fn sysctls(config: &Config) -> Result<Vec<Sysctl>, StartError> {
-    let memory = resource::memory_total().map_err(|e| StartError::System("memory size", e))?;
+    let memory = memory()?;
     let most = (memory / 64).clamp(BUFFER_BOUNDS.0, BUFFER_BOUNDS.1);
     let first = (memory / 4096).clamp(FIRST_BUFFER_BOUNDS.0, FIRST_BUFFER_BOUNDS.1);
     let at_least = |name| Sysctl { name, want: Want::LastTwoAtLeast(first, most), needed: false };
@@ -326,6 +343,10 @@ fn sysctls(config: &Config) -> Result<Vec<Sysctl>, StartError> {
         sysctls.push(path_manager().map(|(name, value)| exactly(name, value, true))?);
     }
     Ok(sysctls)
+}
+
+fn memory() -> Result<u64, StartError> {
+    resource::memory_total().map_err(|error| StartError::System("memory size", error))
 }
 
 /// The sysctl that hands subflows to us: by name since Linux 6.15, by number before.

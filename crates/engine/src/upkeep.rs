@@ -46,8 +46,8 @@ pub(crate) async fn keep(peering: Arc<Peering>) {
             upkeep.dialled(dialled);
         }
         let Some(session) = peering.session() else { continue };
-        peering.pool.sweep(session.id, peering.ways.as_ref());
-        match &peering.ways {
+        peering.pool.sweep(session.id, peering.ways());
+        match peering.ways() {
             Some(ways) => upkeep.dial(&peering, &session, ways, &failed_sender),
             None => upkeep.ask(&peering, &session),
         }
