@@ -161,9 +161,9 @@ impl Carrier {
         carrier.we_open = kind.acceptor_opens;
         carrier.turns = if kind.acceptor_opens { Turns::opener() } else { Turns::other() };
         let Self { out, stream, .. } = &mut carrier;
-        out.send(stream, RecordType::Ready, FlowNumber(0), &[])
-            .await
-            .map_err(IncomingError::Lost)?;
+        let ready = out.send(stream, RecordType::Ready, FlowNumber::NONE, &[]).await;
+        ready.map_err(IncomingError::Lost)?;
+        debug!(session = %session.id, %number, ?kind, "carrier accepted");
         Ok(carrier)
     }
 

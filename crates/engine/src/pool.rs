@@ -20,9 +20,6 @@ use crate::shared::Shared;
 /// How long a flow waits for a carrier when there is no session, or a new one.
 const SEAT_LIMIT: Duration = Duration::from_secs(20);
 
-/// Shared carriers kept for a burst.
-const SHARED: usize = 4;
-
 /// The most shared carriers, and how many flows each should have before there is another.
 const SHARED_MOST: usize = 8;
 const SHARED_LOAD: usize = 16;
@@ -155,6 +152,13 @@ impl Pool {
     pub(crate) fn sweep(&self, session: SessionId, ways: Option<&Ways>) {
         let mut state = self.state();
         state.shared.retain(|shared| shared.load().is_some());
+        let surplus = state.shared.len().saturating_sub(state.demand.shared(Instant::now()));
+        let empty = state.shared.iter().filter(|shared| shared.load() == Some(0));
+        empty.take(surplus).for_each(|shared| shared.retire());
+        let (new, old): (Vec<_>, Vec<_>) = state.shared.iter().partition(|s| s.session == session);
+        if !new.is_empty() {
+            old.iter().for_each(|shared| shared.retire());
+        }
         state.idle.retain_mut(|carrier| carrier.is_usable());
         if let Some(ways) = ways {
             state.idle.iter().for_each(|carrier| learn(carrier, ways));
@@ -181,11 +185,13 @@ impl Pool {
             [state.idle.len() + state.busy + state.coming[0], state.shared.len() + state.coming[1]];
         let shared_bound = SHARED_MOST.min(bound / 2);
         let full = state.shared.iter().all(|s| s.load().is_none_or(|load| load >= SHARED_LOAD));
-        let wanted_shared = if full { SHARED.max(have[1] + 1) } else { SHARED };
+        let usual = state.demand.shared(now);
+        let wanted_shared = if full { usual.max(have[1] + 1) } else { usual };
         let good = state.good_idle(session, ways) + state.coming[0];
         let single = state.wanted_idle(now).saturating_sub(good);
         let single = single.min((bound - shared_bound).saturating_sub(have[0]));
-        let shared = wanted_shared.min(shared_bound).saturating_sub(have[1]);
+        let new = state.shared.iter().filter(|shared| shared.session == session).count();
+        let shared = wanted_shared.min(shared_bound).saturating_sub(new + state.coming[1]);
         Count { have, lack: [single, shared] }
     }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use braid_core::credit::{FIRST_CREDIT, ReceiveCredit, SendCredit};
 use braid_core::flow::Incoming as Order;
+use braid_core::keys::SessionId;
 use braid_core::opening::{Failure, Open};
 use braid_core::record::{FlowNumber, MAX_PAYLOAD, RecordType, parse_credit};
 use portable_atomic::{AtomicUsize, Ordering};
@@ -29,6 +30,8 @@ const WAITING: usize = 4;
 /// A shared carrier, for the flows on it.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// The session whose secret its keys come from.
+    pub(crate) session: SessionId,
     outbox: mpsc::UnboundedSender<Parcel>,
     room: Arc<Semaphore>,
     flows: Mutex<Flows>,
@@ -121,7 +124,14 @@ impl Shared {
     ) -> (Arc<Self>, impl Future<Output = ()> + Send) {
         let (outbox, parcels) = mpsc::unbounded_channel();
         let (room, flows) = (Arc::new(Semaphore::new(WAITING)), Mutex::default());
-        let shared = Arc::new(Self { outbox, room, flows, emptied: Notify::new(), budget });
+        let shared = Arc::new(Self {
+            session: carrier.session,
+            outbox,
+            room,
+            flows,
+            emptied: Notify::new(),
+            budget,
+        });
         let worked = Arc::clone(&shared);
         let task = async move {
             // All of it is kept to the end: its place in the counts, and with the steering task.
