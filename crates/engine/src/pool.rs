@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use braid_core::demand::Demand;
 use braid_core::keys::SessionId;
-use braid_sys::mptcp;
+use braid_sys::mptcp::{self, SubflowInfo};
 use tokio::sync::Notify;
 
 use crate::carrier::Carrier;
@@ -161,7 +162,7 @@ impl Pool {
         }
         state.idle.retain_mut(|carrier| carrier.is_usable());
         if let Some(ways) = ways {
-            state.idle.iter().for_each(|carrier| learn(carrier, ways));
+            ways.learn(state.idle.iter().flat_map(|carrier| round_trips(carrier)));
         }
         let wanted = state.wanted_idle(Instant::now());
         let good = state.good_idle(session, ways);
@@ -226,12 +227,11 @@ fn is_good(carrier: &Carrier, session: SessionId, ways: Option<&Ways>) -> bool {
     carrier.session == session && well_placed
 }
 
-fn learn(carrier: &Carrier, ways: &Ways) {
-    for subflow in mptcp::subflows(&carrier.stream).unwrap_or_default() {
-        if let Some(round_trip) = subflow.min_rtt {
-            ways.measured(subflow.local.ip().to_canonical(), round_trip);
-        }
-    }
+/// The least round trip of each subflow, by its own address.
+fn round_trips(carrier: &Carrier) -> impl Iterator<Item = (IpAddr, Duration)> {
+    let subflows = mptcp::subflows(&carrier.stream).unwrap_or_default();
+    let of = |subflow: SubflowInfo| Some((subflow.local.ip().to_canonical(), subflow.min_rtt?));
+    subflows.into_iter().filter_map(of)
 }
 
 impl Drop for Busy {
