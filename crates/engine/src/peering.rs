@@ -129,6 +129,19 @@ enum DialError {
     Duplicate,
 }
 
+impl DialError {
+    /// The acceptor judges our key after our handshake is done: its refusal comes with `hello`.
+    fn not_begun(error: SessionError) -> Self {
+        match error {
+            SessionError::Io(error) => match TlsError::from(error) {
+                TlsError::Io(error) => SessionError::Io(error).into(),
+                refused => refused.into(),
+            },
+            other => other.into(),
+        }
+    }
+}
+
 impl Peering {
     /// A peer without a session yet.
     #[must_use]
@@ -224,7 +237,7 @@ impl Peering {
         let dialled = dial::dial(ways, steering).await?;
         let secured = self.tls.dial(dialled.stream, &self.peer.public_key).await?;
         let begun = Session::begin(secured, dialled.place, self.identity, true, self.hello);
-        let (session, wire) = begun.await?;
+        let (session, wire) = begun.await.map_err(DialError::not_begun)?;
         if self.adopt(session, wire) { Ok(()) } else { Err(DialError::Duplicate) }
     }
 
