@@ -208,7 +208,11 @@ pub(crate) async fn serve(peering: Arc<Peering>, mut carrier: Carrier) {
 pub(crate) async fn serve_slot(peering: Arc<Peering>, slot: Slot, open: Open) {
     let connected = tokio::select! {
         connected = fetch_or_connect(&peering, &open) => connected,
-        () = slot.lost() => return,
+        () = slot.doomed() => {
+            // The last word, if the carrier still takes it.
+            let _ = slot.tell(RecordType::Reset, &[]);
+            return;
+        }
     };
     match connected {
         Ok((sink, _permit)) => {
@@ -217,7 +221,7 @@ pub(crate) async fn serve_slot(peering: Arc<Peering>, slot: Slot, open: Open) {
             }
             let (mut outlet, mut inlet) = slot.seat(None);
             let Outcome { ending, .. } =
-                flow::carry(sink, &mut outlet, &mut inlet, slot.lost(), &|_| {}).await;
+                flow::carry(sink, &mut outlet, &mut inlet, slot.doomed(), &|_| {}).await;
             debug!(peer = peering.peer.name, ?ending, "flow ended");
         }
         Err(failure) => {

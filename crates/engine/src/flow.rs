@@ -80,7 +80,7 @@ pub(crate) struct Outcome {
 
 /// Carries a flow until it has ended; `heard` is told of `opened` and `failed`.
 ///
-/// `lost` is ready when the carrier has failed. `local` is to be one whose close is a reset
+/// `lost` is ready when the carrier has failed, or the other box's reset may stand behind data. `local` is to be one whose close is a reset
 /// (`reset_on_close`): so it ends whatever happens to this task or process, until both directions
 /// have ended in order.
 pub(crate) async fn carry(

@@ -153,7 +153,7 @@ impl Ingress {
             }
             Opened::Shared(slot) => {
                 let (mut outlet, mut inlet) = slot.seat(None);
-                Ok(flow::carry(local, &mut outlet, &mut inlet, slot.lost(), &heard).await)
+                Ok(flow::carry(local, &mut outlet, &mut inlet, slot.doomed(), &heard).await)
             }
         }
     }

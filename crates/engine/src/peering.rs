@@ -148,6 +148,19 @@ enum DialError {
     Duplicate,
 }
 
+impl DialError {
+    /// The acceptor judges our key after our handshake is done: its refusal comes with `hello`.
+    fn not_begun(error: SessionError) -> Self {
+        match error {
+            SessionError::Io(error) => match TlsError::from(error) {
+                TlsError::Io(error) => SessionError::Io(error).into(),
+                refused => refused.into(),
+            },
+            other => other.into(),
+        }
+    }
+}
+
 impl Peering {
     /// A peer without a session yet.
     #[must_use]
@@ -263,7 +276,7 @@ impl Peering {
         let secured = tokio::time::timeout(HANDSHAKE_LIMIT, secured).await;
         let secured = secured.map_err(|_| SessionError::Silent)??;
         let begun = Session::begin(secured, dialled.place, self.identity, true, self.hello);
-        let (session, wire) = begun.await?;
+        let (session, wire) = begun.await.map_err(DialError::not_begun)?;
         if self.adopt(session, wire) { Ok(()) } else { Err(DialError::Duplicate) }
     }
 

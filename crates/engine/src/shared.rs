@@ -81,7 +81,7 @@ struct Mail {
     state: Mutex<MailState>,
     arrived: Notify,
     credited: Notify,
-    lost: Notify,
+    doomed: Notify,
 }
 
 #[derive(Debug)]
@@ -280,8 +280,8 @@ impl Mail {
             send: SendCredit::default(),
             lost: false,
         };
-        let (arrived, credited, lost) = (Notify::new(), Notify::new(), Notify::new());
-        Self { state: Mutex::new(state), arrived, credited, lost }
+        let (arrived, credited, doomed) = (Notify::new(), Notify::new(), Notify::new());
+        Self { state: Mutex::new(state), arrived, credited, doomed }
     }
 
     /// # Errors
@@ -313,6 +313,10 @@ impl Mail {
         }
         drop(state);
         self.arrived.notify_one();
+        if matches!(kind, RecordType::Reset | RecordType::Failed) {
+            // It may stand behind data that the local end does not take up.
+            self.doomed.notify_one();
+        }
         Ok(())
     }
 
@@ -320,7 +324,7 @@ impl Mail {
         self.state().lost = true;
         self.arrived.notify_one();
         self.credited.notify_one();
-        self.lost.notify_one();
+        self.doomed.notify_one();
     }
 
     fn state(&self) -> MutexGuard<'_, MailState> {
@@ -334,9 +338,9 @@ impl Slot {
         (SlotOutlet { slot: self, failure }, SlotInlet { slot: self, current: Vec::new() })
     }
 
-    /// Ready when the carrier has ended.
-    pub(crate) async fn lost(&self) {
-        self.mail.lost.notified().await;
+    /// Ready when the carrier has ended, or the other box has reset the flow.
+    pub(crate) async fn doomed(&self) {
+        self.mail.doomed.notified().await;
     }
 
     /// Tells the other box something small.
