@@ -127,7 +127,8 @@ impl ReceiveCredit {
     }
 
     fn give(&mut self, may_grow: bool) -> u32 {
-        self.kept_up = if self.ran_empty { self.kept_up + self.owed } else { 0 };
+        // At the largest window it only grows: beyond what 32 bits hold, in time.
+        self.kept_up = if self.ran_empty { self.kept_up.saturating_add(self.owed) } else { 0 };
         self.ran_empty = false;
         let mut given = std::mem::take(&mut self.owed);
         if may_grow && self.kept_up >= self.window && self.window < MAX_CREDIT {

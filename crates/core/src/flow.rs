@@ -223,7 +223,8 @@ impl Incoming {
             _ => false,
         };
         if may {
-            self.answered = true;
+            // Credit says nothing of the sink.
+            self.answered |= kind != RecordType::Credit;
             self.last = Final::of(kind).or(self.last);
         }
         may

@@ -43,6 +43,8 @@ pub struct Opener {
     clear_allowed: bool,
     /// The preamble, while the record that authenticates it is still to come.
     preamble: Option<[u8; PREAMBLE_LEN]>,
+    /// What did not open, once something has not.
+    failed: Option<RecordError>,
 }
 
 /// A record as it was found, by its place in the bytes.
@@ -177,7 +179,12 @@ impl Opener {
     /// seal `data`.
     #[must_use]
     pub fn new(suite: Suite, secret: TrafficSecret, clear_allowed: bool) -> Self {
-        Self { keys: Keys::new(suite, secret, KEY_RECORDS), clear_allowed, preamble: None }
+        Self {
+            keys: Keys::new(suite, secret, KEY_RECORDS),
+            clear_allowed,
+            preamble: None,
+            failed: None,
+        }
     }
 
     /// Says that the next record has to be the `start` that authenticates this preamble.
@@ -191,6 +198,13 @@ impl Opener {
     /// When it is no record of this place, or none that may be sent. The bytes are then not what
     /// they were, and no further record opens.
     pub fn open(&mut self, bytes: &mut [u8]) -> Result<Option<Opened>, RecordError> {
+        match self.failed {
+            None => self.open_next(bytes).inspect_err(|error| self.failed = Some(*error)),
+            Some(error) => Err(error),
+        }
+    }
+
+    fn open_next(&mut self, bytes: &mut [u8]) -> Result<Option<Opened>, RecordError> {
         let Some(length) = bytes.first_chunk::<LENGTH_LEN>() else { return Ok(None) };
         let frame = Frame::of(u16::from_be_bytes(*length))?;
         if frame.clear && (!self.clear_allowed || self.preamble.is_some()) {

@@ -85,7 +85,7 @@ pub(super) fn parse(text: &str) -> Result<Config, ConfigError> {
     let reader = Reader { text };
     let raw: RawConfig = toml::from_str(text).map_err(|error| ConfigError {
         line: error.span().map(|span| reader.line(span.start)),
-        problem: error.message().lines().collect::<Vec<_>>().join(" "),
+        problem: one_line(&error.message().lines().collect::<Vec<_>>().join(" ")),
     })?;
     reader.config(raw)
 }
@@ -351,12 +351,25 @@ impl Reader<'_> {
     }
 
     fn error(&self, at: usize, problem: impl Display) -> ConfigError {
-        ConfigError { line: Some(self.line(at)), problem: problem.to_string() }
+        ConfigError { line: Some(self.line(at)), problem: one_line(&problem.to_string()) }
     }
 
     fn line(&self, at: usize) -> usize {
         1 + self.text.bytes().take(at).filter(|byte| *byte == b'\n').count()
     }
+}
+
+/// A text in which strings of the file may stand, with their line breaks and the like escaped.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 fn everywhere() -> [IpNet; 2] {

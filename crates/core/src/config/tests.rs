@@ -170,6 +170,14 @@ fn a_box_with_nothing_to_do_is_refused() {
 }
 
 #[test]
+fn what_the_file_says_is_shown_in_one_line() {
+    let found = problem(&ingress().replace("\"backup\"", "\"a\\nb\\u001b\\u2028c\""));
+    assert!(found.starts_with("line 9: path.role: \"a\\nb\\u{1b}\\u{2028}c\" is not"), "{found}");
+    let found = problem(&ingress().replace("bypass", "\"by\\rpass\""));
+    assert!(found.starts_with("line 13: unknown field `by\\rpass`"), "{found}");
+}
+
+#[test]
 fn broken_toml_is_one_line() {
     let found = problem("[node\nkey_file = 1");
     assert!(found.starts_with("line 1: ") && !found.contains('\n'), "{found}");

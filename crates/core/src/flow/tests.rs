@@ -290,6 +290,14 @@ fn a_second_fin_is_a_reset() {
     assert_eq!(reply, Reply { send: Some(Final::Reset), local: Some(Local::Reset) });
 }
 
+#[test]
+fn credit_is_no_answer() {
+    let mut order = Incoming::from_other();
+    assert!(order.take(RecordType::Credit));
+    assert!(!order.take(RecordType::Data) && !order.take(RecordType::Fin));
+    assert!(order.take(RecordType::Opened) && order.take(RecordType::Data));
+}
+
 /// Every order of up to five things that can happen once a flow is open, to the end.
 #[test]
 fn every_order_of_few_steps() {

@@ -25,7 +25,7 @@ fn pair(suite: Suite) -> (Sealer, Opener) {
 /// A pair whose keys may seal only so many records.
 fn pair_with_bound(suite: Suite, bound: u32) -> (Sealer, Opener) {
     let keys = || Keys::new(suite, secret(), bound);
-    let opener = Opener { keys: keys(), clear_allowed: false, preamble: None };
+    let opener = Opener { keys: keys(), clear_allowed: false, preamble: None, failed: None };
     (Sealer { keys: keys(), first: None }, opener)
 }
 
@@ -113,6 +113,8 @@ fn nothing_but_a_start_begins_a_carrier_and_nothing_else_holds_one() {
     let mut clear = [0; HEADER_LEN + 1];
     let range = Sealer::clear(FLOW, &mut clear, 1);
     assert_eq!(opener.open(&mut clear[range]), Err(RecordError::Clear));
+    let mut opener = Opener::new(Suite::Aes128Gcm, secret(), true);
+    opener.expect_start(&preamble());
     let mut ready = vec![0; OVERHEAD];
     let (kind, flow) = (RecordType::Ready, FlowNumber::NONE);
     sealer.seal_behind(&preamble(), now, kind, flow, &mut ready, 0);
@@ -171,6 +173,28 @@ fn what_a_single_record_may_not_hold_is_refused() {
     for kind in [4, 0x80, 0xff] {
         assert_eq!(check(Start, FlowNumber::NONE, &[kind]), Err(RecordError::Payload(Start)));
     }
+}
+
+#[test]
+fn behind_what_is_refused_nothing_opens() {
+    let now = Instant::now();
+    let clear = || {
+        let mut buffer = [0; HEADER_LEN + 1];
+        let range = Sealer::clear(FLOW, &mut buffer, 1);
+        buffer[range].to_vec()
+    };
+    let (mut sealer, mut opener) = pair(Suite::Aes128Gcm);
+    assert_eq!(opener.open(&mut clear()), Err(RecordError::Clear));
+    let mut first = sealer.record(now, RecordType::Data, FLOW, b"1");
+    assert_eq!(opener.open(&mut first), Err(RecordError::Clear));
+
+    let mut sealer = Sealer::new(Suite::Aes128Gcm, secret());
+    let mut opener = Opener::new(Suite::Aes128Gcm, secret(), true);
+    let mut malformed = sealer.record(now, RecordType::Fin, FLOW, b"1");
+    let refused = Err(RecordError::Payload(RecordType::Fin));
+    assert_eq!(opener.open(&mut malformed), refused);
+    assert_eq!(opener.open(&mut sealer.record(now, RecordType::Fin, FLOW, &[])), refused);
+    assert_eq!(opener.open(&mut clear()), refused);
 }
 
 #[test]
