@@ -171,7 +171,7 @@ impl Flow {
 
     /// The local end has taken bytes; the far end may be given more.
     fn taken_up(&mut self, bytes: usize) {
-        if let Some(credit) = self.receive.consumed(bytes, bytes % 3 != 0) {
+        if let Some(credit) = self.receive.consumed(bytes, !bytes.is_multiple_of(3)) {
             assert_ne!(credit, 0);
             self.seat.say(RecordType::Credit);
             self.given += credit as usize;
