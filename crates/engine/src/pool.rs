@@ -181,6 +181,8 @@ impl Pool {
             [state.idle.len() + state.busy + state.coming[0], state.shared.len() + state.coming[1]];
         let shared_bound = SHARED_MOST.min(bound / 2);
         let full = state.shared.iter().all(|s| s.load().is_none_or(|load| load >= SHARED_LOAD));
+        // One at a time: none is full before the first is there.
+        let full = full && state.coming[1] == 0 && !state.shared.is_empty();
         let wanted_shared = if full { SHARED.max(have[1] + 1) } else { SHARED };
         let good = state.good_idle(session, ways) + state.coming[0];
         let single = state.wanted_idle(now).saturating_sub(good);
