@@ -80,9 +80,9 @@ pub(crate) struct Outcome {
 
 /// Carries a flow until it has ended; `heard` is told of `opened` and `failed`.
 ///
-/// `lost` is ready when the carrier has failed, or the other box's reset may stand behind data. `local` is to be one whose close is a reset
-/// (`reset_on_close`): so it ends whatever happens to this task or process, until both directions
-/// have ended in order.
+/// `lost` is ready when the carrier has failed, or when the other box's reset may stand behind data.
+/// `local` is to be one whose close is a reset (`reset_on_close`): so it ends whatever happens to
+/// this task or process, until both directions have ended in order.
 pub(crate) async fn carry(
     local: TcpStream,
     outlet: &mut impl Outlet,
