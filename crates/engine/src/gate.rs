@@ -14,6 +14,7 @@ use braid_sys::mptcp::{end_on_close, reset_on_close};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
+use tokio::time::timeout_at;
 use tracing::{debug, warn};
 
 use crate::carrier::{AcceptError, Carrier};
@@ -119,59 +120,52 @@ impl Gate {
     }
 
     async fn sort(&self, stream: TcpStream) -> Result<(), Rejected> {
-        let (mut first, accepted) = ([0], Instant::now());
-        let deadline = (accepted + CARRIER_LIMIT).into();
-        let peeked = tokio::time::timeout_at(deadline, stream.peek(&mut first)).await;
+        let (began, mut first) = (Instant::now(), [0]);
+        let peeked = timeout_at((began + CARRIER_LIMIT).into(), stream.peek(&mut first)).await;
         match (peeked.map_err(|_| Rejected::Silent)??, first[0]) {
             (0, _) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            (_, TLS_HANDSHAKE) => {
-                let deadline = (accepted + SESSION_LIMIT).into();
-                let begun = tokio::time::timeout_at(deadline, self.session(stream)).await;
-                begun.map_err(|_| Rejected::Silent)?
+            (_, TLS_HANDSHAKE) => self.session(stream, began + SESSION_LIMIT).await,
+            (_, VERSION) => {
+                let carrier = self.carrier(stream);
+                let accepted = timeout_at((began + CARRIER_LIMIT).into(), carrier).await;
+                accepted.map_err(|_| Rejected::Silent)?
             }
-            (_, VERSION) => self.carrier(stream, deadline).await,
             (_, version @ 0x02..=0x0f) => Err(Rejected::Version(version)),
             (_, other) => Err(Rejected::Stranger(other)),
         }
     }
 
-    async fn session(&self, stream: TcpStream) -> Result<(), Rejected> {
+    async fn session(&self, stream: TcpStream, until: Instant) -> Result<(), Rejected> {
         stream.set_nodelay(true)?;
         keep_alive(&stream)?;
         // An alert that says why must not be overtaken by a reset.
         end_on_close(&stream)?;
-        let secured = self.tls.accept(stream).await?;
+        let secured = timeout_at(until.into(), self.tls.accept(stream)).await;
+        let secured = secured.map_err(|_| Rejected::Silent)??;
         let peering = self.peerings.get(&secured.peer);
         let peering = peering.ok_or(TlsError::UnknownPeer(secured.peer))?;
-        let begun = peering.accept(secured).await;
+        let begun = timeout_at(until.into(), peering.accept(secured)).await;
+        let begun = begun.unwrap_or(Err(SessionError::Silent));
         begun.map_err(|error| Rejected::Hello(peering.peer.name.clone(), error))
     }
 
-    async fn carrier(
-        &self,
-        mut stream: TcpStream,
-        deadline: tokio::time::Instant,
-    ) -> Result<(), Rejected> {
+    async fn carrier(&self, mut stream: TcpStream) -> Result<(), Rejected> {
         stream.set_nodelay(true)?;
         keep_alive(&stream)?;
-        let accepted = async {
-            let mut bytes = [0; PREAMBLE_LEN];
-            stream.read_exact(&mut bytes).await?;
-            let preamble = Preamble::parse(&bytes).map_err(|_| Rejected::Session)?;
-            let found = self.directory.find(preamble.session);
-            let (peering, session) = found.ok_or(Rejected::Session)?;
-            let number = preamble.number;
-            let accepted =
-                Carrier::accept(&session, stream, number, &bytes, &peering.acceptable).await;
-            if matches!(accepted, Err(AcceptError::TooMany)) {
-                peering.bounds.carriers.met();
-            }
-            let carrier = accepted?;
-            end_on_close(&carrier.stream)?;
-            peering.place(carrier);
-            Ok(())
-        };
-        tokio::time::timeout_at(deadline, accepted).await.map_err(|_| Rejected::Silent)?
+        let mut bytes = [0; PREAMBLE_LEN];
+        stream.read_exact(&mut bytes).await?;
+        let preamble = Preamble::parse(&bytes).map_err(|_| Rejected::Session)?;
+        let found = self.directory.find(preamble.session);
+        let (peering, session) = found.ok_or(Rejected::Session)?;
+        let number = preamble.number;
+        let accepted = Carrier::accept(&session, stream, number, &bytes, &peering.acceptable).await;
+        if matches!(accepted, Err(AcceptError::TooMany)) {
+            peering.bounds.carriers.met();
+        }
+        let carrier = accepted?;
+        end_on_close(&carrier.stream)?;
+        peering.place(carrier);
+        Ok(())
     }
 }
 

@@ -192,6 +192,8 @@ impl Pool {
             [state.idle.len() + state.busy + state.coming[0], state.shared.len() + state.coming[1]];
         let shared_bound = SHARED_MOST.min(bound / 2);
         let full = state.shared.iter().all(|s| s.load().is_none_or(|load| load >= SHARED_LOAD));
+        // One at a time: none is full before the first is there.
+        let full = full && state.coming[1] == 0 && !state.shared.is_empty();
         let usual = state.demand.shared(now);
         let wanted_shared = if full { usual.max(have[1] + 1) } else { usual };
         let good = state.good_idle(session, ways) + state.coming[0];
