@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::thread;
 
@@ -187,6 +188,27 @@ fn until_one_stands(boxes: &mut Boxes) -> Result<()> {
     one.map_err(|error| error.context(logs(boxes).join("\n\n")))
 }
 
+/// Of session, dialling box and carrier number, from which a carrier's keys come, no two are alike;
+/// the boxes' numbers by themselves are.
+fn no_number_is_used_twice(boxes: &mut Boxes) -> Result<()> {
+    let mut dialled = [BTreeSet::new(), BTreeSet::new()];
+    for (running, dialled) in [&mut boxes.ingress, &mut boxes.egress].into_iter().zip(&mut dialled)
+    {
+        for line in running.log().iter().filter(|line| line.contains("carrier dialled")) {
+            let words = line.split_whitespace();
+            let name: Vec<_> = words
+                .filter(|word| word.starts_with("session=") || word.starts_with("number="))
+                .map(str::to_owned)
+                .collect();
+            ensure!(name.len() == 2, "{line}");
+            ensure!(dialled.insert(name), "used twice: {line}");
+        }
+    }
+    let [ingress, egress] = dialled;
+    ensure!(ingress.intersection(&egress).next().is_some(), "{ingress:?} and {egress:?}");
+    Ok(())
+}
+
 #[test]
 fn boxes_that_dial_each_other() -> Result<()> {
     let topology = topology()?;
@@ -206,6 +228,7 @@ fn boxes_that_dial_each_other() -> Result<()> {
         storms_both_ways(&topology, &at_host, &at_sink)
             .with_context(|| format!("round {round}"))?;
         until_one_stands(&mut boxes)?;
+        no_number_is_used_twice(&mut boxes)?;
     }
     boxes.ingress.kill()?;
     boxes.ingress.restart(&topology.ingress)?;
