@@ -54,6 +54,13 @@ impl Joins {
         self.order.first().copied()
     }
 
+    /// The ways that have a subflow, a bit each by their number (there are at most
+    /// [`crate::kernel::numbers::MAX_PATHS`]).
+    #[must_use]
+    pub fn joined(&self) -> u64 {
+        self.order.iter().fold(0, |mask, number| mask | 1 << number)
+    }
+
     /// The kernel says that subflows can be made.
     pub fn handle_established(&mut self, now: Instant) {
         for (_, state, _) in &mut self.ways {
@@ -185,7 +192,7 @@ mod tests {
         joins.handle_closed(ways()[0].local, now);
         joins.handle_joined(ways()[0].local);
         assert_eq!(joins.first(), Some(1));
-        assert!(joins.is_joined(0) && joins.is_joined(1));
+        assert_eq!(joins.joined(), 0b11);
         joins.handle_closed(ways()[0].local, now);
         joins.handle_closed(ways()[1].local, now);
         assert_eq!(joins.first(), None);

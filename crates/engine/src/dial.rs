@@ -99,13 +99,22 @@ impl Ways {
         self.round_trips.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a first subflow on `way` is about as good as any: a lone record leaves on it.
+    /// Whether a first subflow on `way` is about as good as on any of the `joined` ways (a bit each): a
+    /// lone record leaves on it.
     #[must_use]
-    pub fn is_well_placed(&self, way: usize) -> bool {
+    pub fn is_well_placed(&self, way: usize, joined: u64) -> bool {
         let known = self.round_trips();
-        let Some(own) = known[way] else { return true };
+        let normal = |way: &usize| joined & (1 << way) != 0 && !self.all[*way].backup;
+        let mut normal = (0..self.all.len()).filter(normal).peekable();
+        if self.all[way].backup {
+            return normal.peek().is_none();
+        }
+        let best = normal.filter_map(|way| known[way]).min();
         // Round trips wander by a little.
-        self.best(&known).is_none_or(|best| own <= best + best / 4 + WANDER)
+        match (known[way], best) {
+            (Some(own), Some(best)) => own <= best + best / 4 + WANDER,
+            _ => true,
+        }
     }
 
     /// The ways' numbers in the order in which they are dialled: normal before backup, then the
@@ -222,16 +231,19 @@ mod tests {
         assert_eq!(ways.order(), [0, 1, 2]);
         learn(&ways, &[(0, 80), (1, 30), (2, 5)]);
         assert_eq!(ways.order(), [1, 0, 2]);
-        assert!(ways.is_well_placed(1) && !ways.is_well_placed(0));
+        assert!(ways.is_well_placed(1, 0b111) && !ways.is_well_placed(0, 0b111));
+        // The near one is gone, and then the far one, too.
+        assert!(ways.is_well_placed(0, 0b101) && ways.is_well_placed(2, 0b100));
+        assert!(!ways.is_well_placed(2, 0b101));
     }
 
     #[test]
     fn a_far_way_is_far_of_the_best_normal_one() {
         let ways = ways([false, false, false]);
-        assert!((0..3).all(|way| !ways.is_far(way) && ways.is_well_placed(way)));
+        assert!((0..3).all(|way| !ways.is_far(way) && ways.is_well_placed(way, 0b111)));
         learn(&ways, &[(0, 30), (1, 80), (2, 33)]);
         assert_eq!([0, 1, 2].map(|way| ways.is_far(way)), [false, true, false]);
-        assert!(ways.is_well_placed(2));
+        assert!(ways.is_well_placed(2, 0b111));
     }
 
     #[test]

@@ -150,10 +150,9 @@ impl Ingress {
                 let (mut outlet, mut inlet, stream) = carrier.seat(number, None);
                 let lost = flow::fault(stream);
                 let outcome = flow::carry(local, &mut outlet, &mut inlet, lost, &heard).await;
-                drop(busy);
                 if outcome.clean {
                     carrier.over();
-                    self.give_back(peering, carrier);
+                    self.give_back(peering, carrier, busy);
                 } else {
                     carrier.close_hard();
                 }
@@ -168,17 +167,21 @@ impl Ingress {
 
     /// Gives a clean carrier back when the far box has the flow's last bytes: the next flow's would
     /// wait behind them.
-    fn give_back(&self, peering: &Arc<Peering>, carrier: Box<Carrier>) {
+    fn give_back(&self, peering: &Arc<Peering>, carrier: Box<Carrier>, busy: Busy) {
         if carrier.unacknowledged() <= LITTLE && carrier.is_worth_keeping() {
+            drop(busy);
             return peering.pool.put_back(carrier);
         }
         let pool = Arc::clone(&peering.pool);
         self.tasks.spawn(async move {
+            // It counts until it is idle or closed.
+            let busy = busy;
             for _ in 0..DRAIN_CHECKS {
                 if !carrier.is_worth_keeping() {
                     break;
                 }
                 if carrier.unacknowledged() <= LITTLE {
+                    drop(busy);
                     return pool.put_back(carrier);
                 }
                 tokio::time::sleep(DRAIN_CHECK).await;

@@ -30,8 +30,8 @@ struct MailState {
     order: Order,
     receive: ReceiveCredit,
     send: SendCredit,
-    /// A final record has come.
-    ended: bool,
+    /// The first final record that came.
+    ended: Option<Final>,
     lost: bool,
 }
 
@@ -58,7 +58,7 @@ impl Mail {
             order,
             receive: ReceiveCredit::default(),
             send: SendCredit::default(),
-            ended: false,
+            ended: None,
             lost: false,
         };
         let (arrived, credited, doomed) = (Notify::new(), Notify::new(), Notify::new());
@@ -84,7 +84,7 @@ impl Mail {
         if kind == RecordType::Data {
             state.receive.arrived(payload.len()).map_err(io::Error::other)?;
         }
-        state.ended |= Final::of(kind).is_some();
+        state.ended = state.ended.or(Final::of(kind));
         state.put(kind, payload);
         drop(state);
         self.arrived.notify_one();
@@ -97,15 +97,22 @@ impl Mail {
 
     /// Whether a final record of the other side's has come.
     pub(crate) fn has_ended(&self) -> bool {
-        self.state().ended
+        self.state().ended.is_some()
     }
 
     /// The carrier has ended.
     pub(crate) fn lose(&self) {
-        self.state().lost = true;
+        let all_came = {
+            let mut state = self.state();
+            state.lost = true;
+            state.ended == Some(Final::Fin)
+        };
         self.arrived.notify_one();
         self.credited.notify_one();
-        self.doomed.notify_one();
+        // What came before a `fin` is still passed on, however long that takes.
+        if !all_came {
+            self.doomed.notify_one();
+        }
     }
 
     /// Ready when the carrier has ended, or the other box has reset the flow.
@@ -154,14 +161,16 @@ impl Mail {
 
     /// So many bytes have been passed on: what credit to give, if any.
     pub(crate) fn passed(&self, bytes: usize, budget: &Budget) -> Option<u32> {
-        let receive = &mut self.state().receive;
+        let mut state = self.state();
+        let ended = state.ended.is_some();
+        let receive = &mut state.receive;
         let before = receive.window();
-        let may_grow = budget.take(before);
+        let may_grow = !ended && budget.take(before);
         let credit = receive.consumed(bytes, may_grow);
         if may_grow && receive.window() == before {
             budget.give_back(before);
         }
-        credit
+        credit.filter(|_| !ended)
     }
 
     /// Gives back what the window has grown by; the flow is gone.

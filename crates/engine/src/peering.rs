@@ -243,39 +243,65 @@ impl Peering {
         let (mut backoff, mut current) = (Backoff::default(), self.current.subscribe());
         loop {
             let standing = current.borrow_and_update().clone();
-            let mut failed = false;
             if let Some(session) = standing {
-                tokio::select! {
-                    () = session.ended() => failed = session.began.elapsed() < STEADY,
-                    () = self.renewal(&session) => {}
-                    _ = current.changed() => continue,
+                self.renew_until_it_ends(&session, &steering).await;
+                if self.session().is_some_and(|other| other.id != session.id) {
+                    continue;
                 }
-                if !failed {
+                if session.began.elapsed() >= STEADY {
                     backoff.reset();
+                } else {
+                    self.pause(&mut backoff, Some(session.id)).await;
+                    continue;
                 }
             }
-            if !failed {
-                match self.dial(&steering).await {
-                    Ok(()) => continue,
-                    Err(DialError::Duplicate) => {}
-                    Err(error) => {
-                        self.report(&error);
-                        self.use_next_ways();
-                    }
+            match self.dial(&steering).await {
+                Ok(()) => {}
+                Err(DialError::Duplicate) => self.pause(&mut backoff, None).await,
+                Err(error) => {
+                    self.report(&error);
+                    self.use_next_ways();
+                    self.pause(&mut backoff, None).await;
                 }
             }
-            let pause = backoff.next(random());
-            let _ = tokio::time::timeout(pause, current.changed()).await;
         }
     }
 
-    /// Ready when it is time for a new session; never for one that the peer has dialled.
-    async fn renewal(&self, session: &Session) {
-        if session.dialler != self.identity {
-            return std::future::pending().await;
+    /// Ready when the session has ended or been replaced; makes the one that replaces it when it is
+    /// time, unless the peer has dialled it.
+    async fn renew_until_it_ends(self: &Arc<Self>, session: &Session, steering: &Steering) {
+        let (mut backoff, mut current) = (Backoff::default(), self.current.subscribe());
+        let mut renew = session.began + RENEW - RENEW.mul_f64(random() / 10.0);
+        let gone = async {
+            let is_other = |now: &Option<Arc<Session>>| {
+                now.as_ref().is_none_or(|other| other.id != session.id)
+            };
+            drop(current.wait_for(is_other).await);
+        };
+        tokio::pin!(gone);
+        loop {
+            tokio::select! {
+                () = &mut gone => return,
+                () = session.ended() => return,
+                () = tokio::time::sleep_until(renew.into()), if session.dialler == self.identity => {
+                    if let Err(error) = self.dial(steering).await {
+                        self.report(&error);
+                    }
+                    renew = Instant::now() + backoff.next(random());
+                }
+            }
         }
-        let age = RENEW - RENEW.mul_f64(random() / 10.0);
-        tokio::time::sleep_until((session.began + age).into()).await;
+    }
+
+    /// Waits before the next dial, or until there is another session than the one by this name.
+    async fn pause(&self, backoff: &mut Backoff, last: Option<SessionId>) {
+        let mut current = self.current.subscribe();
+        let other = async {
+            let is_other =
+                |now: &Option<Arc<Session>>| now.as_ref().is_some_and(|now| Some(now.id) != last);
+            drop(current.wait_for(is_other).await);
+        };
+        let _ = tokio::time::timeout(backoff.next(random()), other).await;
     }
 
     async fn dial(self: &Arc<Self>, steering: &Steering) -> Result<(), DialError> {
@@ -318,12 +344,12 @@ impl Peering {
         let stands = self.current.send_if_modified(|current| {
             let stands = current.as_ref().is_none_or(|old| session.dialler <= old.dialler);
             if stands {
+                self.theirs.want([0; 2]);
                 replaced = current.replace(Arc::clone(&session));
             }
             stands
         });
         if stands {
-            self.theirs.want([0; 2]);
             self.directory.add(self, &session);
             info!(
                 peer = self.peer.name,

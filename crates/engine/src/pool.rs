@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use crate::carrier::Carrier;
 use crate::dial::Ways;
 use crate::shared::Shared;
+use crate::steering::{PlaceState, Registration};
 
 /// How long a flow waits for a carrier when there is no session, or a new one.
 const SEAT_LIMIT: Duration = Duration::from_secs(20);
@@ -24,6 +25,9 @@ const SEAT_LIMIT: Duration = Duration::from_secs(20);
 /// The most shared carriers, and how many flows each should have before there is another.
 const SHARED_MOST: usize = 8;
 const SHARED_LOAD: usize = 16;
+
+/// The first and longest pause between two attempts to replace misplaced carriers.
+const REPLACE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
 
 /// The carriers of one peer on which we open.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ struct State {
     /// Being dialled: single, shared.
     coming: [usize; 2],
     demand: Demand,
+    /// When misplaced carriers may be replaced again, and the pause before that.
+    replacing: Option<(Instant, Duration)>,
 }
 
 /// Where a flow goes.
@@ -75,8 +81,14 @@ pub(crate) struct Count {
 impl Pool {
     pub(crate) fn new(now: Instant) -> Arc<Self> {
         let demand = Demand::new(now);
-        let state =
-            State { idle: VecDeque::new(), shared: Vec::new(), busy: 0, coming: [0; 2], demand };
+        let state = State {
+            idle: VecDeque::new(),
+            shared: Vec::new(),
+            busy: 0,
+            coming: [0; 2],
+            demand,
+            replacing: None,
+        };
         Arc::new(Self { state: Mutex::new(state), seats: Notify::new(), work: Notify::new() })
     }
 
@@ -148,38 +160,39 @@ impl Pool {
         Coming(Arc::clone(self), which)
     }
 
-    /// Lets go of carriers that have ended, and of idle ones that are of an old session or badly
-    /// placed once there are enough others: these are returned, to be closed. `ways` learns what the
-    /// carriers know of them.
-    pub(crate) fn sweep(&self, session: SessionId, ways: Option<&Ways>) -> Vec<Carrier> {
+    /// Lets go of carriers that have ended, of those of an old session or badly placed for which there
+    /// are others, and of those that are too many; idle ones are returned, to be closed. `ways`
+    /// learns what the carriers know of them. `bound` is that of `count`.
+    pub(crate) fn sweep(
+        &self,
+        session: SessionId,
+        ways: Option<&Ways>,
+        bound: usize,
+    ) -> Vec<Carrier> {
         let mut state = self.state();
-        state.shared.retain(|shared| !shared.is_closed());
-        let in_use = state.shared.iter().filter(|shared| shared.load().is_some()).count();
-        let surplus = in_use.saturating_sub(state.demand.shared(Instant::now()));
-        let empty = state.shared.iter().filter(|shared| shared.load() == Some(0));
-        empty.take(surplus).for_each(|shared| shared.retire());
-        let of_session = |shared: &&Arc<Shared>| shared.session == session;
-        if state.shared.iter().any(|shared| of_session(&shared)) {
-            let old = state.shared.iter().filter(|shared| !of_session(shared));
-            old.for_each(|shared| shared.retire());
-        }
+        state.retire_shared(session, Instant::now());
         state.idle.retain_mut(|carrier| carrier.is_usable());
         if let Some(ways) = ways {
             ways.learn(state.idle.iter().flat_map(|carrier| round_trips(carrier)));
         }
         let wanted = state.wanted_idle(Instant::now());
-        let good = state.good_idle(session, ways);
-        let mut surplus = good.saturating_sub(wanted + wanted / 4);
+        let [good, misplaced, old] = state.worth(session, ways);
+        let is_full = state.have()[0] + shared_bound(bound) >= bound;
+        // Those of an old session make room for new ones where there is none; else they serve on.
+        let (spare, most) = (if is_full { 1 + wanted / 4 } else { 0 }, wanted + wanted / 4);
+        let mut leave = [
+            good.saturating_sub(most),
+            misplaced.min((good + misplaced).saturating_sub(wanted)),
+            if good + misplaced >= wanted { old } else { old.min(spare) },
+        ];
         // From the front: those used most recently stay.
-        let (stay, go): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut state.idle).into_iter().partition(|carrier| {
-                if !is_good(carrier, session, ways) {
-                    return good < wanted;
-                }
-                let stays = surplus == 0;
-                surplus = surplus.saturating_sub(1);
-                stays
-            });
+        let idle = std::mem::take(&mut state.idle);
+        let (go, stay): (VecDeque<_>, VecDeque<_>) = idle.into_iter().partition(|carrier| {
+            let leave = &mut leave[worth(carrier, session, ways) as usize];
+            let goes = *leave > 0;
+            *leave = leave.saturating_sub(1);
+            goes
+        });
         state.idle = stay;
         go.into_iter().map(|carrier: Box<Carrier>| *carrier).collect()
     }
@@ -187,22 +200,14 @@ impl Pool {
     /// What there is and what is lacking, if `bound` carriers may be had in all.
     pub(crate) fn count(&self, session: SessionId, ways: Option<&Ways>, bound: usize) -> Count {
         let mut state = self.state();
-        let now = Instant::now();
-        let have =
-            [state.idle.len() + state.busy + state.coming[0], state.shared.len() + state.coming[1]];
-        let shared_bound = SHARED_MOST.min(bound / 2);
-        let full = state.shared.iter().all(|s| s.load().is_none_or(|load| load >= SHARED_LOAD));
-        // One at a time: none is full before the first is there.
-        let full = full && state.coming[1] == 0 && !state.shared.is_empty();
-        let usual = state.demand.shared(now);
-        let wanted_shared = if full { usual.max(have[1] + 1) } else { usual };
-        let good = state.good_idle(session, ways) + state.coming[0];
-        let single = state.wanted_idle(now).saturating_sub(good);
-        let single = single.min((bound - shared_bound).saturating_sub(have[0]));
-        let is_new = |shared: &&Arc<Shared>| shared.session == session && shared.load().is_some();
-        let new = state.shared.iter().filter(is_new).count();
-        let shared = wanted_shared.saturating_sub(new + state.coming[1]);
-        let shared = shared.min(shared_bound.saturating_sub(have[1]));
+        let (now, have) = (Instant::now(), state.have());
+        let [good, misplaced, _] = state.worth(session, ways);
+        let replaced = state.replace(now, misplaced);
+        let single = (state.wanted_idle(now) + replaced)
+            .saturating_sub(good + misplaced + state.coming[0])
+            .min((bound - shared_bound(bound)).saturating_sub(have[0]));
+        let shared =
+            state.wanted_shared(now, session).min(shared_bound(bound).saturating_sub(have[1]));
         Count { have, lack: [single, shared] }
     }
 
@@ -212,8 +217,13 @@ impl Pool {
 }
 
 impl State {
+    /// Idle, busy and coming: single, shared.
+    fn have(&self) -> [usize; 2] {
+        [self.idle.len() + self.busy + self.coming[0], self.shared.len() + self.coming[1]]
+    }
+
     fn shared_flows(&self) -> usize {
-        self.shared.iter().filter_map(|shared| shared.load()).sum()
+        self.shared.iter().map(|shared| shared.flow_count()).sum()
     }
 
     fn wanted_idle(&mut self, now: Instant) -> usize {
@@ -221,20 +231,86 @@ impl State {
         self.demand.idle(now, busy)
     }
 
-    fn good_idle(&self, session: SessionId, ways: Option<&Ways>) -> usize {
-        self.idle.iter().filter(|carrier| is_good(carrier, session, ways)).count()
+    /// How many shared carriers are lacking.
+    fn wanted_shared(&self, now: Instant, session: SessionId) -> usize {
+        let in_use: Vec<usize> =
+            self.shared.iter().filter(|s| s.session == session).filter_map(|s| s.load()).collect();
+        let full = !in_use.is_empty() && in_use.iter().all(|load| *load >= SHARED_LOAD);
+        // One at a time: none is full before the first is there.
+        let more = usize::from(full && self.coming[1] == 0);
+        let wanted = self.demand.shared(now).max(in_use.len() + more);
+        wanted.saturating_sub(in_use.len() + self.coming[1])
+    }
+
+    /// Retires shared carriers: of an old session once there are new ones, and too many.
+    fn retire_shared(&mut self, session: SessionId, now: Instant) {
+        self.shared.retain(|shared| !shared.is_closed());
+        let in_use = |shared: &&Arc<Shared>| shared.load().is_some();
+        let (new, old): (Vec<_>, Vec<_>) =
+            self.shared.iter().filter(in_use).partition(|shared| shared.session == session);
+        if !new.is_empty() {
+            old.iter().for_each(|shared| shared.retire());
+        }
+        let surplus = new.len().saturating_sub(self.demand.shared(now));
+        let empty = new.iter().filter(|shared| shared.load() == Some(0));
+        empty.take(surplus).for_each(|shared| shared.retire());
+    }
+
+    /// How many idle carriers are of each worth.
+    fn worth(&self, session: SessionId, ways: Option<&Ways>) -> [usize; 3] {
+        let mut counts = [0; 3];
+        self.idle.iter().for_each(|carrier| counts[worth(carrier, session, ways) as usize] += 1);
+        counts
+    }
+
+    /// How many carriers to dial in place of misplaced ones: all, but where that does not help, since
+    /// the best way does not take dials, after growing pauses.
+    fn replace(&mut self, now: Instant, misplaced: usize) -> usize {
+        if misplaced == 0 {
+            self.replacing = None;
+            return 0;
+        }
+        match self.replacing {
+            Some((next, _)) if now < next => 0,
+            last => {
+                let pause = last.map_or(REPLACE.0, |(_, pause)| (2 * pause).min(REPLACE.1));
+                self.replacing = Some((now + pause, pause));
+                misplaced
+            }
+        }
     }
 }
 
-fn is_good(carrier: &Carrier, session: SessionId, ways: Option<&Ways>) -> bool {
-    let first = carrier.place.as_ref().map(|place| place.state().first);
-    let well_placed = match (first, ways) {
-        (Some(Some(first)), Some(ways)) => ways.is_well_placed(first),
+/// What an idle carrier is worth.
+#[derive(Clone, Copy)]
+enum Worth {
+    /// As good as a new one.
+    Good = 0,
+    /// A lone record leaves on a way that is not the best.
+    Misplaced = 1,
+    /// Of an old session.
+    Old = 2,
+}
+
+fn worth(carrier: &Carrier, session: SessionId, ways: Option<&Ways>) -> Worth {
+    if carrier.session != session {
+        return Worth::Old;
+    }
+    match (carrier.place.as_ref().map(Registration::state), ways) {
         // All its subflows are gone for now.
-        (Some(None), _) => false,
-        _ => true,
-    };
-    carrier.session == session && well_placed
+        (Some(PlaceState { first: None, .. }), _) => Worth::Misplaced,
+        (Some(PlaceState { first: Some(first), joined }), Some(ways))
+            if !ways.is_well_placed(first, joined) =>
+        {
+            Worth::Misplaced
+        }
+        _ => Worth::Good,
+    }
+}
+
+/// The most of the bounded carriers that are shared ones.
+fn shared_bound(bound: usize) -> usize {
+    SHARED_MOST.min(bound / 2)
 }
 
 /// The least round trip of each subflow, by its own address.

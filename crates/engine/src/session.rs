@@ -32,7 +32,7 @@ const HELLO_LIMIT: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_secs(20);
 
 /// How long a peer may take to answer when its session is in doubt.
-const PROOF_LIMIT: Duration = Duration::from_secs(3);
+const PROOF_LIMIT: Duration = Duration::from_secs(6);
 
 /// How long a session is worked after `bye`.
 const BYE_LIMIT: Duration = Duration::from_secs(1);
@@ -427,7 +427,8 @@ async fn send(
             return error.into();
         }
         if last {
-            break;
+            // Until the peer has read it, or for a while: closing with bytes unread is a reset.
+            return std::future::pending().await;
         }
     }
     SessionError::Ended

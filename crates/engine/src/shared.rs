@@ -30,8 +30,9 @@ const WAITING: usize = 4;
 /// Other records that may wait for it. A peer that lets more pile up does not read.
 const SMALL_WAITING: usize = 16_384;
 
-/// Flows at a time; the other box may open so many, we open half.
-const FLOWS: usize = 2048;
+/// Flows at a time; the other box may open so many, we open a quarter: what is over for the opener may
+/// go on for a while at the other side.
+const FLOWS: usize = 4096;
 
 /// A shared carrier, for the flows on it.
 #[derive(Debug)]
@@ -156,6 +157,7 @@ impl Shared {
                 return Err(io::Error::other("the other box does not read"));
             }
         }
+        self.flows().closed = true;
         carrier.close_in_order().await;
         Ok(())
     }
@@ -164,9 +166,12 @@ impl Shared {
     pub(crate) fn open(self: &Arc<Self>, open: &Open) -> Option<Slot> {
         let mut flows = self.flows();
         let next = flows.last.checked_add(1);
-        let takes_more = !flows.closed && !flows.retiring && flows.mail.len() < FLOWS / 2;
+        let takes_more = !flows.closed && !flows.retiring && flows.mail.len() < FLOWS / 4;
         let (true, Some(next)) = (takes_more, next) else {
-            flows.retiring |= next.is_none();
+            if next.is_none() && !flows.retiring {
+                flows.retiring = true;
+                self.end_if_empty(&flows);
+            }
             return None;
         };
         let flow = FlowNumber(next);
@@ -183,8 +188,13 @@ impl Shared {
     /// How many flows are on it; `None` when it takes no more.
     pub(crate) fn load(&self) -> Option<usize> {
         let flows = self.flows();
-        let takes_more = !flows.closed && !flows.retiring && flows.mail.len() < FLOWS / 2;
+        let takes_more = !flows.closed && !flows.retiring && flows.mail.len() < FLOWS / 4;
         takes_more.then(|| flows.mail.len())
+    }
+
+    /// How many flows are on it.
+    pub(crate) fn flow_count(&self) -> usize {
+        self.flows().mail.len()
     }
 
     /// Whether it has ended.

@@ -51,6 +51,8 @@ pub struct PlaceState {
     /// The way of the first subflow in the kernel's list, on which a lone record leaves; none
     /// while there is no subflow.
     pub first: Option<usize>,
+    /// The ways that have a subflow, a bit each by their number.
+    pub joined: u64,
 }
 
 #[derive(Debug)]
@@ -115,7 +117,7 @@ impl Drop for Registration {
 }
 
 fn place_state(joins: &Joins) -> PlaceState {
-    PlaceState { first: joins.first() }
+    PlaceState { first: joins.first(), joined: joins.joined() }
 }
 
 struct Task {

@@ -48,7 +48,8 @@ pub(crate) async fn keep(peering: Arc<Peering>) {
         let Some(session) = peering.session() else { continue };
         if swept.is_none_or(|swept: Instant| swept.elapsed() >= LOOK) {
             swept = Some(Instant::now());
-            for carrier in peering.pool.sweep(session.id, peering.ways()) {
+            let bound = usize::from(session.terms.carriers);
+            for carrier in peering.pool.sweep(session.id, peering.ways(), bound) {
                 peering.tasks.spawn(carrier.close_in_order());
             }
         }
@@ -121,7 +122,7 @@ impl Upkeep {
 /// A carrier being dialled, in all the counts that it is in.
 struct Attempt {
     kind: Kind,
-    _dialling: Arc<()>,
+    dialling: Arc<()>,
     ours: Option<Coming>,
     theirs: Option<Arc<()>>,
 }
@@ -136,7 +137,7 @@ impl Attempt {
         }
         let ours = (!kind.acceptor_opens).then(|| peering.pool.coming(kind.shared));
         let theirs = kind.acceptor_opens.then(|| peering.theirs.count(kind.shared));
-        Some(Self { kind, _dialling: dialling, ours, theirs })
+        Some(Self { kind, dialling, ours, theirs })
     }
 
     fn spawn(
@@ -150,19 +151,20 @@ impl Attempt {
         let (ways, done) = (ways.clone(), done.clone());
         let Some(steering) = peering.steering.clone() else { return };
         peering.tasks.clone().spawn(async move {
+            let Self { kind, dialling, ours, theirs } = self;
             let dialled = tokio::select! {
-                dialled = Carrier::dial(&session, &ways, &steering, self.kind) => dialled,
+                dialled = Carrier::dial(&session, &ways, &steering, kind) => dialled,
                 () = session.ended() => return,
             };
             let _ = done.send(dialled.is_ok());
             match dialled {
                 Ok(mut carrier) => {
-                    carrier.theirs = self.theirs;
+                    carrier.theirs = theirs;
                     peering.place(carrier);
                 }
                 Err(error) => debug!(peer = peering.peer.name, %error, "carrier not dialled"),
             }
-            drop(self.ours);
+            drop((ours, dialling));
             // There may be more to be dialled.
             peering.pool.work.notify_one();
         });
