@@ -95,7 +95,7 @@ fn sink_resets_after_an_answer() -> Result<()> {
 fn host_stops_reading() -> Result<()> {
     /// A flow's share of kernel memory (receive and send buffers at both boxes, host and sink) and
     /// of braid's: what ARCHITECTURE.md states.
-    const KERNEL_BOUND: u64 = 16 << 20;
+    const KERNEL_BOUND: u64 = 32 << 20;
     const BRAID_BOUND: u64 = 1 << 20;
     let topology = topology()?;
     let boxes = boxes(&topology)?;
