@@ -25,6 +25,7 @@ fn plan(braid: &str, parts: &[Part]) -> Result<Plan> {
         repeat: 1,
         idle: Duration::from_secs(1),
         storm_flows: 0,
+        unsealed: false,
         seed: 1,
     })
 }

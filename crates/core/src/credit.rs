@@ -7,7 +7,7 @@
 pub const FIRST_CREDIT: usize = 65_536;
 
 /// The most bytes of a direction that may be on their way.
-pub const MAX_CREDIT: usize = 1_048_576;
+pub const MAX_CREDIT: usize = 4_194_304;
 
 /// Credit beyond [`MAX_CREDIT`], or bytes beyond the credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,24 +107,31 @@ impl ReceiveCredit {
         Ok(())
     }
 
-    /// Counts bytes that the local end has taken: what `credit` to send now, if any.
+    /// What may come in all, the bytes held included. A box has to be able to hold as much.
+    #[must_use]
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
+    /// Counts bytes that the local end has taken: what `credit` to send now, if any. The window
+    /// doubles where that is of use, if it `may_grow`.
     ///
     /// # Panics
     /// When they are more than are held.
-    pub fn consumed(&mut self, bytes: usize) -> Option<u32> {
+    pub fn consumed(&mut self, bytes: usize, may_grow: bool) -> Option<u32> {
         assert!(bytes <= self.held, "no more is taken than came");
         self.held -= bytes;
         self.owed += bytes;
         self.ran_empty |= self.held == 0;
-        (self.owed >= self.window / 2).then(|| self.give())
+        (self.owed >= self.window / 2).then(|| self.give(may_grow))
     }
 
-    fn give(&mut self) -> u32 {
-        // At the largest window it only grows: beyond what 32 bits hold, in time.
+    fn give(&mut self, may_grow: bool) -> u32 {
+        // While the window does not grow this does: beyond what 32 bits hold, in time.
         self.kept_up = if self.ran_empty { self.kept_up.saturating_add(self.owed) } else { 0 };
         self.ran_empty = false;
         let mut given = std::mem::take(&mut self.owed);
-        if self.kept_up >= self.window && self.window < MAX_CREDIT {
+        if may_grow && self.kept_up >= self.window && self.window < MAX_CREDIT {
             given += self.window;
             self.window *= 2;
             self.kept_up = 0;
@@ -145,8 +152,8 @@ mod tests {
         let mut credit = ReceiveCredit::default();
         credit.arrived(FIRST_CREDIT).unwrap();
         assert_eq!(credit.arrived(1), Err(CreditError::Overrun(1, 0)));
-        assert_eq!(credit.consumed(FIRST_CREDIT / 2 - 1), None);
-        assert_eq!(credit.consumed(1), Some(FIRST_CREDIT as u32 / 2));
+        assert_eq!(credit.consumed(FIRST_CREDIT / 2 - 1, true), None);
+        assert_eq!(credit.consumed(1, true), Some(FIRST_CREDIT as u32 / 2));
     }
 
     #[test]
@@ -156,7 +163,7 @@ mod tests {
         for _ in 0..1000 {
             for credit in [&mut fast, &mut slow] {
                 credit.arrived(10_000).unwrap();
-                credit.consumed(10_000);
+                credit.consumed(10_000, true);
             }
         }
         assert_eq!((fast.window, slow.window), (MAX_CREDIT, FIRST_CREDIT));
@@ -189,12 +196,12 @@ mod tests {
                     receive.arrived(std::mem::take(&mut flying)).unwrap();
                     granted.drain(..).for_each(|bytes| send.add(bytes).unwrap());
                 }
-                granted.extend(receive.consumed(taken.min(receive.held)));
+                granted.extend(receive.consumed(taken.min(receive.held), sent % 2 == 0));
                 prop_assert_eq!(receive.allowed + receive.held + receive.owed, receive.window);
                 prop_assert!(receive.window <= MAX_CREDIT);
             }
             receive.arrived(flying).unwrap();
-            granted.extend(receive.consumed(receive.held));
+            granted.extend(receive.consumed(receive.held, true));
             granted.drain(..).for_each(|bytes| send.add(bytes).unwrap());
             prop_assert_eq!(send.available(), receive.allowed);
             prop_assert!(send.available() > receive.window / 2);

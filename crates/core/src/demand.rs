@@ -6,8 +6,12 @@ use std::time::{Duration, Instant};
 /// Idle carriers beyond what is in use, while there is traffic.
 const SPARE: usize = 8;
 
-/// Idle carriers kept when there has been no flow for long: a metered link pays for each.
-const AT_REST: usize = 2;
+/// Shared carriers for a burst, while there is traffic.
+const SHARED: usize = 4;
+
+/// Idle carriers and shared ones kept when there has been no flow for long: a metered link pays for
+/// each.
+const AT_REST: (usize, usize) = (2, 1);
 
 /// How long a peak is remembered: two periods at most.
 const PERIOD: Duration = Duration::from_secs(300);
@@ -38,11 +42,21 @@ impl Demand {
     /// How many carriers should be idle while `busy` carry flows.
     pub fn idle(&mut self, now: Instant, busy: usize) -> usize {
         self.turn(now);
-        if now.saturating_duration_since(self.last_flow) > 2 * PERIOD {
-            return AT_REST;
+        if self.is_at_rest(now) {
+            return AT_REST.0;
         }
         let peak = self.peaks[0].max(self.peaks[1]);
         SPARE.max(peak.saturating_sub(busy) + SPARE / 2)
+    }
+
+    /// How many shared carriers there should be for flows that find no idle one.
+    #[must_use]
+    pub fn shared(&self, now: Instant) -> usize {
+        if self.is_at_rest(now) { AT_REST.1 } else { SHARED }
+    }
+
+    fn is_at_rest(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_flow) > 2 * PERIOD
     }
 
     fn turn(&mut self, now: Instant) {
@@ -71,11 +85,12 @@ mod tests {
     }
 
     #[test]
-    fn a_box_at_rest_keeps_two() {
+    fn a_box_at_rest_keeps_few() {
         let start = Instant::now();
         let mut demand = Demand::new(start);
         assert_eq!(demand.idle(start + 2 * PERIOD, 0), SPARE);
-        assert_eq!(demand.idle(start + 3 * PERIOD, 0), AT_REST);
+        assert_eq!(demand.idle(start + 3 * PERIOD, 0), AT_REST.0);
+        assert_eq!(demand.shared(start + 3 * PERIOD), AT_REST.1);
         demand.began(start + 4 * PERIOD, 1);
         assert_eq!(demand.idle(start + 4 * PERIOD, 1), SPARE);
     }

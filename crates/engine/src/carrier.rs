@@ -16,6 +16,7 @@ use braid_core::seal::{Opener, Sealer};
 use braid_sys::mptcp;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::debug;
 
 use crate::buffer::{BUFFER_LEN, Buffer};
 use crate::dial::{self, Dialled, Ways};
@@ -128,6 +129,7 @@ impl Carrier {
         if came.kind != RecordType::Ready {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "no `ready`"));
         }
+        debug!(session = %session.id, %number, ?kind, "carrier dialled");
         Ok(carrier)
     }
 
@@ -159,9 +161,9 @@ impl Carrier {
         carrier.we_open = kind.acceptor_opens;
         carrier.turns = if kind.acceptor_opens { Turns::opener() } else { Turns::other() };
         let Self { out, stream, .. } = &mut carrier;
-        out.send(stream, RecordType::Ready, FlowNumber(0), &[])
-            .await
-            .map_err(IncomingError::Lost)?;
+        let ready = out.send(stream, RecordType::Ready, FlowNumber::NONE, &[]).await;
+        ready.map_err(IncomingError::Lost)?;
+        debug!(session = %session.id, %number, ?kind, "carrier accepted");
         Ok(carrier)
     }
 

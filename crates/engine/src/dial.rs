@@ -17,8 +17,8 @@ use crate::steering::{Registration, Steering};
 /// After this long without an answer the next way is tried beside the first (RFC 8305 section 5).
 const NEXT_WAY: Duration = Duration::from_millis(250);
 
-/// A dial that no way answers is given up after this long.
-const DIAL_LIMIT: Duration = Duration::from_secs(20);
+/// A dial that no way answers is given up after this long: three SYNs on each.
+const DIAL_LIMIT: Duration = Duration::from_secs(6);
 
 /// Subflows are kept alive in the tables of NATs on the way, which may forget them after 5 min
 /// (RFC 5382 asks for two hours; mobile networks keep to less).
@@ -57,10 +57,19 @@ impl Ways {
         Self { all: all.into(), round_trips }
     }
 
-    /// Takes note of the least round trip seen lately on the way that leaves from `local`.
-    pub fn measured(&self, local: IpAddr, round_trip: Duration) {
-        if let Some(way) = self.all.iter().position(|way| way.local == local) {
-            self.round_trips()[way] = Some(round_trip);
+    /// Takes note of the least round trips that carriers have seen lately, by the address that they
+    /// leave from. One carrier's may be long: it was made while its path was busy.
+    pub fn learn(&self, seen: impl Iterator<Item = (IpAddr, Duration)>) {
+        let mut least: Vec<Option<Duration>> = vec![None; self.all.len()];
+        for (local, round_trip) in seen {
+            for (way, least) in self.all.iter().zip(&mut least) {
+                if way.local == local {
+                    *least = Some(least.map_or(round_trip, |least| least.min(round_trip)));
+                }
+            }
+        }
+        for (known, least) in self.round_trips().iter_mut().zip(least) {
+            *known = least.or(*known);
         }
     }
 
@@ -182,4 +191,52 @@ pub(crate) fn random() -> f64 {
     // Without randomness there is no TLS either.
     let _ = SystemRandom::new().fill(&mut bytes);
     f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ways(backup: [bool; 3]) -> Ways {
+        let way = |path: usize| Pairing {
+            path,
+            local: format!("10.{path}.0.1").parse().unwrap(),
+            remote: "192.0.2.1:4770".parse().unwrap(),
+            backup: backup[path],
+        };
+        Ways::new((0..3).map(way).collect())
+    }
+
+    fn learn(ways: &Ways, seen: &[(usize, u64)]) {
+        let local = |way: usize| ways.all[way].local;
+        ways.learn(seen.iter().map(|(way, ms)| (local(*way), Duration::from_millis(*ms))));
+    }
+
+    #[test]
+    fn the_nearest_way_is_dialled_first_and_backups_last() {
+        let ways = ways([false, false, true]);
+        assert_eq!(ways.order(), [0, 1, 2]);
+        learn(&ways, &[(0, 80), (1, 30), (2, 5)]);
+        assert_eq!(ways.order(), [1, 0, 2]);
+        assert!(ways.is_well_placed(1) && !ways.is_well_placed(0));
+    }
+
+    #[test]
+    fn a_far_way_is_far_of_the_best_normal_one() {
+        let ways = ways([false, false, false]);
+        assert!((0..3).all(|way| !ways.is_far(way) && ways.is_well_placed(way)));
+        learn(&ways, &[(0, 30), (1, 80), (2, 33)]);
+        assert_eq!([0, 1, 2].map(|way| ways.is_far(way)), [false, true, false]);
+        assert!(ways.is_well_placed(2));
+    }
+
+    #[test]
+    fn the_least_of_several_carriers_counts_and_no_news_changes_nothing() {
+        let ways = ways([false, false, false]);
+        learn(&ways, &[(0, 30), (1, 200), (1, 31), (1, 90)]);
+        assert!(!ways.is_far(1));
+        learn(&ways, &[]);
+        ways.answered(1, Duration::from_millis(500));
+        assert!(!ways.is_far(1));
+    }
 }

@@ -1,7 +1,7 @@
 //! The egress: serves the flows that a peer opens on a carrier, and the connections that it asks
 //! for on the control connection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,8 @@ use crate::peering::Peering;
 use crate::session::Session;
 use crate::shared::Slot;
 
-/// Connections asked for and not fetched by a flow, of one peer.
+/// Connections asked for and not fetched by a flow, of one peer. One more ends the oldest: that
+/// waits for a sink which does not answer, while those that do are answered and fetched at once.
 const UNFETCHED: usize = 4096;
 
 /// A connection that stands and is not fetched for this long is closed.
@@ -34,12 +35,19 @@ const FETCH_LIMIT: Duration = Duration::from_secs(10);
 /// Connections that the peer has asked for and no flow has fetched yet.
 #[derive(Debug, Default)]
 pub(crate) struct Connects {
-    asked: Mutex<HashMap<u32, Asked>>,
+    asked: Mutex<Questions>,
+}
+
+#[derive(Debug, Default)]
+struct Questions {
+    by_number: HashMap<u32, Asked>,
+    /// The numbers in the order of asking, with some that are not waited for any more.
+    order: VecDeque<u32>,
 }
 
 #[derive(Debug)]
 struct Asked {
-    session: SessionId,
+    session: Arc<Session>,
     task: AbortHandle,
     sink: SinkAddr,
     host: HostAddr,
@@ -49,8 +57,8 @@ struct Asked {
 impl Connects {
     /// Ends what was asked in a session.
     pub(crate) fn end(&self, session: SessionId) {
-        self.asked().retain(|_, asked| {
-            let stays = asked.session != session;
+        self.asked().by_number.retain(|_, asked| {
+            let stays = asked.session.id != session;
             if !stays {
                 asked.task.abort();
             }
@@ -60,8 +68,8 @@ impl Connects {
 
     /// Takes a question back.
     pub(crate) fn cancel(&self, number: u32, session: SessionId) {
-        let mut all = self.asked();
-        if all.get(&number).is_some_and(|asked| asked.session == session)
+        let all = &mut self.asked().by_number;
+        if all.get(&number).is_some_and(|asked| asked.session.id == session)
             && let Some(asked) = all.remove(&number)
         {
             asked.task.abort();
@@ -70,7 +78,7 @@ impl Connects {
 
     /// The connection by this number, if it is for what the flow wants.
     fn fetch(&self, open: &Open) -> Option<TcpStream> {
-        let mut all = self.asked();
+        let all = &mut self.asked().by_number;
         let asked = all.get(&open.connect)?;
         if (asked.sink, asked.host) != (open.sink, open.host) || asked.connection.is_none() {
             return None;
@@ -82,8 +90,8 @@ impl Connects {
 
     /// Keeps a connection that now stands; false if it is not wanted any more.
     fn keep(&self, number: u32, session: SessionId, connection: TcpStream) -> bool {
-        match self.asked().get_mut(&number) {
-            Some(asked) if asked.session == session => {
+        match self.asked().by_number.get_mut(&number) {
+            Some(asked) if asked.session.id == session => {
                 asked.connection = Some(connection);
                 true
             }
@@ -91,7 +99,7 @@ impl Connects {
         }
     }
 
-    fn asked(&self) -> MutexGuard<'_, HashMap<u32, Asked>> {
+    fn asked(&self) -> MutexGuard<'_, Questions> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -105,16 +113,35 @@ pub(crate) fn asked(
     host: HostAddr,
 ) {
     let mut all = peering.connects.asked();
-    if all.len() >= UNFETCHED {
+    if all.by_number.len() >= UNFETCHED {
         peering.bounds.connects.met();
-        return session.post(Message::Failed { number, failure: Failure::Resources });
+        all.end_oldest();
     }
     let (of, within) = (Arc::clone(peering), Arc::clone(session));
     let task = peering.tasks.spawn(async move { answer(&of, &within, number, sink, host).await });
-    let session = session.id;
-    let new = Asked { session, task, sink, host, connection: None };
-    if let Some(old) = all.insert(number, new) {
-        old.task.abort();
+    let session = Arc::clone(session);
+    all.add(number, Asked { session, task, sink, host, connection: None });
+}
+
+impl Questions {
+    fn add(&mut self, number: u32, asked: Asked) {
+        if self.order.len() >= 2 * UNFETCHED {
+            self.order.retain(|number| self.by_number.contains_key(number));
+        }
+        self.order.push_back(number);
+        if let Some(old) = self.by_number.insert(number, asked) {
+            old.task.abort();
+        }
+    }
+
+    fn end_oldest(&mut self) {
+        while let Some(number) = self.order.pop_front() {
+            if let Some(asked) = self.by_number.remove(&number) {
+                asked.task.abort();
+                let failure = Failure::Resources;
+                return asked.session.post(Message::Failed { number, failure });
+            }
+        }
     }
 }
 

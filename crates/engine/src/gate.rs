@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use braid_core::addr::canonical;
 use braid_core::carrier::{PREAMBLE_LEN, Preamble, VERSION};
 use braid_core::key::PublicKey;
-use braid_sys::mptcp::reset_on_close;
+use braid_sys::mptcp::{end_on_close, reset_on_close};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
@@ -110,7 +110,7 @@ impl Gate {
     }
 
     async fn take(&self, stream: TcpStream, from: SocketAddr) {
-        // A stranger is owed no orderly end; a session or carrier has endings of its own.
+        // Until it has proved a key it is owed no orderly end.
         let _ = reset_on_close(&stream);
         if let Err(rejected) = self.sort(stream).await {
             debug!(%from, "connection rejected: {rejected}");
@@ -137,6 +137,7 @@ impl Gate {
         keep_alive(&stream)?;
         let secured = tokio::time::timeout(SESSION_LIMIT, self.tls.accept(stream)).await;
         let secured = secured.map_err(|_| Rejected::Silent)??;
+        end_on_close(secured.stream.get_ref().0)?;
         let peering = self.peerings.get(&secured.peer);
         let peering = peering.ok_or(TlsError::UnknownPeer(secured.peer))?;
         let begun = peering.accept(secured).await;
@@ -154,6 +155,7 @@ impl Gate {
             let (peering, session) = found.ok_or(Rejected::Session)?;
             let number = preamble.number;
             let mut carrier = Carrier::accept(&session, stream, number, &bytes).await?;
+            end_on_close(&carrier.stream)?;
             let permit = Arc::clone(&peering.acceptable).try_acquire_owned();
             carrier.accepted = Some(permit.map_err(|_| {
                 peering.bounds.carriers.met();

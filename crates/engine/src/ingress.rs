@@ -1,7 +1,9 @@
 //! The ingress: takes hosts' flows from the kernel and gives each a seat on a carrier to the peer
 //! that leads to its sink.
 
+use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,10 +25,13 @@ use crate::pool::{Busy, Seat};
 use crate::session::{AskError, Asked};
 use crate::shared::Slot;
 use crate::tasks::Tasks;
-use crate::throttle::Throttle;
+use crate::throttle::{Bound, Throttle};
 
 /// How long no flow is accepted after the process ran out of descriptors or memory.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
+
+/// Flows of one host, half of what a peer may have.
+const FLOWS_OF_HOST: usize = 4096;
 
 /// Takes hosts' flows.
 #[derive(Debug)]
@@ -37,7 +42,16 @@ pub struct Ingress {
     destinations: Mutex<Destinations>,
     /// The last question's number.
     last_ask: AtomicU32,
+    /// Flows of each host.
+    hosts: Mutex<HashMap<IpAddr, usize>>,
+    of_host: Bound,
     trouble: Trouble,
+}
+
+/// Counts a flow as its host's while it is held.
+struct OfHost<'a> {
+    ingress: &'a Ingress,
+    host: IpAddr,
 }
 
 /// Messages about accepting that goes on being impossible.
@@ -49,7 +63,7 @@ pub struct Trouble(Throttle);
 enum NoSeat {
     #[error("no peer leads to its sink")]
     NoPeer,
-    #[error("the peer has too many flows")]
+    #[error("there are too many flows")]
     TooMany,
     #[error("sink not reached: {0}")]
     Failed(Failure),
@@ -69,8 +83,15 @@ impl Ingress {
     pub fn new(peerings: Vec<Arc<Peering>>, tasks: Tasks) -> Self {
         // A box that starts again does not use the numbers of before.
         let last_ask = AtomicU32::new((random() * f64::from(u32::MAX)) as u32);
-        let (destinations, trouble) = (Mutex::default(), Trouble::default());
-        Self { peerings, tasks, destinations, last_ask, trouble }
+        Self {
+            peerings,
+            tasks,
+            destinations: Mutex::default(),
+            last_ask,
+            hosts: Mutex::default(),
+            of_host: Bound::new("flows of one host".to_owned()),
+            trouble: Trouble::default(),
+        }
     }
 
     /// Takes flows from `listener` until it is dropped.
@@ -104,7 +125,8 @@ impl Ingress {
         sink: SinkAddr,
     ) -> Result<Outcome, NoSeat> {
         let peering = self.peering_for(sink).ok_or(NoSeat::NoPeer)?;
-        let _counted = peering.flows_out.try_acquire().map_err(|_| {
+        let _of_host = self.count(host).ok_or(NoSeat::TooMany)?;
+        let _of_peer = peering.flows_out.try_acquire().map_err(|_| {
             peering.bounds.flows.met();
             NoSeat::TooMany
         })?;
@@ -134,6 +156,19 @@ impl Ingress {
                 Ok(flow::carry(local, &mut outlet, &mut inlet, slot.lost(), &heard).await)
             }
         }
+    }
+
+    /// Counts a flow; `None` when its host has enough, so that one that scans leaves room for others.
+    fn count(&self, host: HostAddr) -> Option<OfHost<'_>> {
+        let host = host.0.ip();
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let flows = hosts.entry(host).or_default();
+        if *flows >= FLOWS_OF_HOST {
+            self.of_host.met();
+            return None;
+        }
+        *flows += 1;
+        Some(OfHost { ingress: self, host })
     }
 
     /// Opens the flow on a carrier: at once if its sink was reached lately, else when the peer says
@@ -210,6 +245,18 @@ impl Ingress {
         };
         let best = self.peerings.iter().filter_map(|peering| Some((length(peering)?, peering)));
         best.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, peer)| peer)
+    }
+}
+
+impl Drop for OfHost<'_> {
+    fn drop(&mut self) {
+        let mut hosts = self.ingress.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flows) = hosts.get_mut(&self.host) {
+            *flows -= 1;
+            if *flows == 0 {
+                hosts.remove(&self.host);
+            }
+        }
     }
 }
 

@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use braid_core::backoff::Backoff;
 use braid_core::config::Peer;
 use braid_core::control::{Bye, Hello};
+use braid_core::credit::FIRST_CREDIT;
 use braid_core::key::PublicKey;
 use braid_core::keys::SessionId;
 use braid_sys::rtnl::Rtnl;
+use portable_atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, info, warn};
 
@@ -23,7 +25,7 @@ use crate::dial::{self, Ways, random};
 use crate::egress::{self, Connects};
 use crate::pool::Pool;
 use crate::session::{Request, Session, SessionError, Wire};
-use crate::shared::Shared;
+use crate::shared::{Budget, Shared};
 use crate::steering::Steering;
 use crate::tasks::Tasks;
 use crate::throttle::{Bound, Throttle};
@@ -35,11 +37,22 @@ const RENEW: Duration = Duration::from_secs(3600);
 /// A session that has been replaced ends after this long: what was asked in it is answered.
 const REPLACED: Duration = Duration::from_secs(30);
 
+/// How long the peer may take for the TLS handshake.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a box that stops waits until its peers are told.
+const GOODBYE: Duration = Duration::from_millis(200);
+
 /// How long a flow waits for a session.
 const SESSION_LIMIT: Duration = Duration::from_secs(20);
 
-/// Flows of a peer, each way.
-const FLOWS: usize = 8192;
+/// Flows of a peer, each way: as many as find room in a quarter of the memory if each holds what a
+/// shared carrier gives it at first, within these bounds.
+const FLOWS: (u64, u64) = (512, 8192);
+
+/// What flows on shared carriers may hold beyond that, in all: a part of the memory, within these
+/// bounds.
+const BUDGET: (u64, u64) = (1 << 20, 64 << 20);
 
 /// Carriers accepted beyond the bound: the peer counts one as gone before we do.
 const SLACK: usize = 16;
@@ -49,8 +62,11 @@ const SLACK: usize = 16;
 pub struct Peering {
     /// Its configuration.
     pub peer: Peer,
-    /// The ways to it; none if it dials us.
-    pub ways: Option<Ways>,
+    /// The ways to it, once for each of its endpoints that some path leads to first; none if it
+    /// dials us.
+    ways: Vec<Ways>,
+    /// Which of them are in use: the next ones when these lead nowhere.
+    ways_in_use: AtomicUsize,
     pub(crate) steering: Option<Steering>,
     pub(crate) tasks: Tasks,
     pub(crate) rtnl: Rtnl,
@@ -63,6 +79,7 @@ pub struct Peering {
     /// Flows that may be taken from our hosts, and from the peer's.
     pub(crate) flows_out: Arc<Semaphore>,
     pub(crate) flows_in: Arc<Semaphore>,
+    budget: Arc<Budget>,
     pub(crate) connects: Connects,
     pub(crate) bounds: Bounds,
     identity: PublicKey,
@@ -108,6 +125,8 @@ pub struct Common {
     pub tls: Arc<Tls>,
     /// Where sessions are found.
     pub directory: Arc<Directory>,
+    /// This box's memory, bytes.
+    pub memory: u64,
     /// Where tasks go.
     pub tasks: Tasks,
     /// To ask the kernel about addresses.
@@ -120,7 +139,7 @@ pub struct Common {
 #[derive(Debug, thiserror::Error)]
 enum DialError {
     #[error("no way answers: {0}")]
-    Dial(#[from] io::Error),
+    Dial(io::Error),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -132,7 +151,7 @@ enum DialError {
 impl Peering {
     /// A peer without a session yet.
     #[must_use]
-    pub fn new(peer: Peer, ways: Option<Ways>, common: &Common) -> Arc<Self> {
+    pub fn new(peer: Peer, ways: Vec<Ways>, common: &Common) -> Arc<Self> {
         let name = peer.name.clone();
         let bound = |what| Bound::new(format!("{what} of peer \"{name}\""));
         let bounds = Bounds {
@@ -141,9 +160,12 @@ impl Peering {
             connects: bound("unfetched connections"),
         };
         let carriers = usize::from(peer.carriers);
+        let flows = (common.memory / 4 / FIRST_CREDIT as u64).clamp(FLOWS.0, FLOWS.1) as usize;
+        let budget = (common.memory / 64).clamp(BUDGET.0, BUDGET.1) as usize;
         Arc::new(Self {
             hello: Hello { aes: common.aes, protection: peer.protection, carriers: peer.carriers },
             ways,
+            ways_in_use: AtomicUsize::new(0),
             steering: common.steering.clone(),
             tasks: common.tasks.clone(),
             rtnl: common.rtnl.clone(),
@@ -151,8 +173,9 @@ impl Peering {
             theirs: Theirs::default(),
             dialling: Arc::new(()),
             acceptable: Arc::new(Semaphore::new(carriers + SLACK)),
-            flows_out: Arc::new(Semaphore::new(FLOWS)),
-            flows_in: Arc::new(Semaphore::new(FLOWS)),
+            flows_out: Arc::new(Semaphore::new(flows)),
+            flows_in: Arc::new(Semaphore::new(flows)),
+            budget: Arc::new(Budget::new(budget)),
             connects: Connects::default(),
             bounds,
             identity: common.identity,
@@ -162,6 +185,17 @@ impl Peering {
             trouble: Throttle::default(),
             peer,
         })
+    }
+
+    /// The ways to the peer that are in use; none if it dials us.
+    #[must_use]
+    pub fn ways(&self) -> Option<&Ways> {
+        self.ways.get(self.ways_in_use.load(Ordering::Relaxed))
+    }
+
+    fn use_next_ways(&self) {
+        let next = self.ways_in_use.load(Ordering::Relaxed) + 1;
+        self.ways_in_use.store(next % self.ways.len().max(1), Ordering::Relaxed);
     }
 
     /// The session in use.
@@ -188,7 +222,7 @@ impl Peering {
     }
 
     /// Keeps a session up, for as long as the box runs: for a peer that can be dialled.
-    pub async fn keep_session(self: Arc<Self>, ways: Ways, steering: Steering) {
+    pub async fn keep_session(self: Arc<Self>, steering: Steering) {
         let (mut backoff, mut current) = (Backoff::default(), self.current.subscribe());
         loop {
             let standing = current.borrow_and_update().clone();
@@ -200,10 +234,11 @@ impl Peering {
                     _ = current.changed() => continue,
                 }
             }
-            match self.dial(&ways, &steering).await {
+            match self.dial(&steering).await {
                 Ok(()) | Err(DialError::Duplicate) => backoff.reset(),
                 Err(error) => {
                     self.report(&error);
+                    self.use_next_ways();
                     let pause = backoff.next(random());
                     let _ = tokio::time::timeout(pause, current.changed()).await;
                 }
@@ -220,9 +255,13 @@ impl Peering {
         tokio::time::sleep_until((session.began + age).into()).await;
     }
 
-    async fn dial(self: &Arc<Self>, ways: &Ways, steering: &Steering) -> Result<(), DialError> {
-        let dialled = dial::dial(ways, steering).await?;
-        let secured = self.tls.dial(dialled.stream, &self.peer.public_key).await?;
+    async fn dial(self: &Arc<Self>, steering: &Steering) -> Result<(), DialError> {
+        let ways =
+            self.ways().ok_or_else(|| DialError::Dial(io::ErrorKind::NetworkUnreachable.into()))?;
+        let dialled = dial::dial(ways, steering).await.map_err(DialError::Dial)?;
+        let secured = self.tls.dial(dialled.stream, &self.peer.public_key);
+        let secured = tokio::time::timeout(HANDSHAKE_LIMIT, secured).await;
+        let secured = secured.map_err(|_| SessionError::Silent)??;
         let begun = Session::begin(secured, dialled.place, self.identity, true, self.hello);
         let (session, wire) = begun.await?;
         if self.adopt(session, wire) { Ok(()) } else { Err(DialError::Duplicate) }
@@ -330,7 +369,7 @@ impl Peering {
         match (carrier.we_open, carrier.kind.shared) {
             (true, false) => self.pool.add(Box::new(carrier)),
             (true, true) => {
-                let (shared, task) = Shared::start(carrier, |_, _| {});
+                let (shared, task) = Shared::start(carrier, Arc::clone(&self.budget), |_, _| {});
                 self.tasks.spawn(task);
                 self.pool.add_shared(shared);
             }
@@ -341,7 +380,7 @@ impl Peering {
                 let begin = move |slot, open| {
                     peering.tasks.spawn(egress::serve_slot(Arc::clone(&peering), slot, open));
                 };
-                self.tasks.spawn(Shared::start(carrier, begin).1);
+                self.tasks.spawn(Shared::start(carrier, Arc::clone(&self.budget), begin).1);
             }
         }
     }
@@ -380,6 +419,16 @@ impl Directory {
     #[must_use]
     pub fn find(&self, id: SessionId) -> Option<(Arc<Peering>, Arc<Session>)> {
         self.sessions().get(&id).cloned()
+    }
+
+    /// Tells every peer that this box stops, and gives that a moment to leave.
+    pub async fn say_goodbye(&self) {
+        let sessions: Vec<_> = self.sessions().values().map(|(_, s)| Arc::clone(s)).collect();
+        for session in &sessions {
+            session.bye(Bye::Stopping);
+        }
+        let ended = futures_util::future::join_all(sessions.iter().map(|s| s.ended()));
+        let _ = tokio::time::timeout(GOODBYE, ended).await;
     }
 
     fn add(&self, peering: &Arc<Peering>, session: &Arc<Session>) {

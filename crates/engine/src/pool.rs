@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use braid_core::demand::Demand;
 use braid_core::keys::SessionId;
-use braid_sys::mptcp;
+use braid_sys::mptcp::{self, SubflowInfo};
 use tokio::sync::Notify;
 
 use crate::carrier::Carrier;
@@ -19,9 +20,6 @@ use crate::shared::Shared;
 
 /// How long a flow waits for a carrier when there is no session, or a new one.
 const SEAT_LIMIT: Duration = Duration::from_secs(20);
-
-/// Shared carriers kept for a burst.
-const SHARED: usize = 2;
 
 /// The most shared carriers, and how many flows each should have before there is another.
 const SHARED_MOST: usize = 8;
@@ -155,9 +153,16 @@ impl Pool {
     pub(crate) fn sweep(&self, session: SessionId, ways: Option<&Ways>) {
         let mut state = self.state();
         state.shared.retain(|shared| shared.load().is_some());
+        let surplus = state.shared.len().saturating_sub(state.demand.shared(Instant::now()));
+        let empty = state.shared.iter().filter(|shared| shared.load() == Some(0));
+        empty.take(surplus).for_each(|shared| shared.retire());
+        let (new, old): (Vec<_>, Vec<_>) = state.shared.iter().partition(|s| s.session == session);
+        if !new.is_empty() {
+            old.iter().for_each(|shared| shared.retire());
+        }
         state.idle.retain_mut(|carrier| carrier.is_usable());
         if let Some(ways) = ways {
-            state.idle.iter().for_each(|carrier| learn(carrier, ways));
+            ways.learn(state.idle.iter().flat_map(|carrier| round_trips(carrier)));
         }
         let wanted = state.wanted_idle(Instant::now());
         let good = state.good_idle(session, ways);
@@ -181,11 +186,13 @@ impl Pool {
             [state.idle.len() + state.busy + state.coming[0], state.shared.len() + state.coming[1]];
         let shared_bound = SHARED_MOST.min(bound / 2);
         let full = state.shared.iter().all(|s| s.load().is_none_or(|load| load >= SHARED_LOAD));
-        let wanted_shared = if full { SHARED.max(have[1] + 1) } else { SHARED };
+        let usual = state.demand.shared(now);
+        let wanted_shared = if full { usual.max(have[1] + 1) } else { usual };
         let good = state.good_idle(session, ways) + state.coming[0];
         let single = state.wanted_idle(now).saturating_sub(good);
         let single = single.min((bound - shared_bound).saturating_sub(have[0]));
-        let shared = wanted_shared.min(shared_bound).saturating_sub(have[1]);
+        let new = state.shared.iter().filter(|shared| shared.session == session).count();
+        let shared = wanted_shared.min(shared_bound).saturating_sub(new + state.coming[1]);
         Count { have, lack: [single, shared] }
     }
 
@@ -220,12 +227,11 @@ fn is_good(carrier: &Carrier, session: SessionId, ways: Option<&Ways>) -> bool {
     carrier.session == session && well_placed
 }
 
-fn learn(carrier: &Carrier, ways: &Ways) {
-    for subflow in mptcp::subflows(&carrier.stream).unwrap_or_default() {
-        if let Some(round_trip) = subflow.min_rtt {
-            ways.measured(subflow.local.ip().to_canonical(), round_trip);
-        }
-    }
+/// The least round trip of each subflow, by its own address.
+fn round_trips(carrier: &Carrier) -> impl Iterator<Item = (IpAddr, Duration)> {
+    let subflows = mptcp::subflows(&carrier.stream).unwrap_or_default();
+    let of = |subflow: SubflowInfo| Some((subflow.local.ip().to_canonical(), subflow.min_rtt?));
+    subflows.into_iter().filter_map(of)
 }
 
 impl Drop for Busy {

@@ -8,10 +8,12 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use braid_core::credit::{ReceiveCredit, SendCredit};
+use braid_core::credit::{FIRST_CREDIT, ReceiveCredit, SendCredit};
 use braid_core::flow::Incoming as Order;
+use braid_core::keys::SessionId;
 use braid_core::opening::{Failure, Open};
-use braid_core::record::{FlowNumber, RecordType, parse_credit};
+use braid_core::record::{FlowNumber, MAX_PAYLOAD, RecordType, parse_credit};
+use portable_atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::debug;
@@ -28,10 +30,32 @@ const WAITING: usize = 4;
 /// A shared carrier, for the flows on it.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// The session whose secret its keys come from.
+    pub(crate) session: SessionId,
     outbox: mpsc::UnboundedSender<Parcel>,
     room: Arc<Semaphore>,
     flows: Mutex<Flows>,
     emptied: Notify,
+    budget: Arc<Budget>,
+}
+
+/// Bytes that the windows of a peer's flows may hold beyond what each has at first, in all.
+#[derive(Debug)]
+pub(crate) struct Budget(AtomicUsize);
+
+impl Budget {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(AtomicUsize::new(bytes))
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let less = |left: usize| left.checked_sub(bytes);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// What a flow sends. Only data is held back by the connection; the rest is small, and bounded by
@@ -62,7 +86,7 @@ struct Mail {
 
 #[derive(Debug)]
 struct MailState {
-    records: VecDeque<(RecordType, Box<[u8]>)>,
+    records: VecDeque<(RecordType, Vec<u8>)>,
     order: Order,
     receive: ReceiveCredit,
     send: SendCredit,
@@ -87,7 +111,7 @@ pub(crate) struct SlotOutlet<'a> {
 /// The receiving half of a slot.
 pub(crate) struct SlotInlet<'a> {
     slot: &'a Slot,
-    current: Box<[u8]>,
+    current: Vec<u8>,
 }
 
 impl Shared {
@@ -95,11 +119,19 @@ impl Shared {
     /// flow that the other box opens.
     pub(crate) fn start(
         carrier: Carrier,
+        budget: Arc<Budget>,
         begin: impl FnMut(Slot, Open) + Send,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send) {
         let (outbox, parcels) = mpsc::unbounded_channel();
         let (room, flows) = (Arc::new(Semaphore::new(WAITING)), Mutex::default());
-        let shared = Arc::new(Self { outbox, room, flows, emptied: Notify::new() });
+        let shared = Arc::new(Self {
+            session: carrier.session,
+            outbox,
+            room,
+            flows,
+            emptied: Notify::new(),
+            budget,
+        });
         let worked = Arc::clone(&shared);
         let task = async move {
             // All of it is kept to the end: its place in the counts, and with the steering task.
@@ -129,8 +161,12 @@ impl Shared {
         if flows.closed || flows.retiring {
             return None;
         }
-        flows.last = flows.last.checked_add(1)?;
-        let flow = FlowNumber(flows.last);
+        let Some(next) = flows.last.checked_add(1) else {
+            flows.retiring = true;
+            return None;
+        };
+        flows.last = next;
+        let flow = FlowNumber(next);
         let slot = self.slot(&mut flows, flow, Order::from_other());
         // Under the lock, so that flows are opened in the order of their numbers.
         self.post(Parcel::Small { flow, kind: RecordType::Open, payload: open.encode() }).ok()?;
@@ -266,7 +302,15 @@ impl Mail {
             RecordType::Data => state.receive.arrived(payload.len()).map_err(io::Error::other)?,
             _ => {}
         }
-        state.records.push_back((kind, payload.into()));
+        // Small records are put together: what is held costs little more than its bytes.
+        match state.records.back_mut() {
+            Some((RecordType::Data, held))
+                if kind == RecordType::Data && held.len() + payload.len() <= MAX_PAYLOAD =>
+            {
+                held.extend_from_slice(payload);
+            }
+            _ => state.records.push_back((kind, payload.to_vec())),
+        }
         drop(state);
         self.arrived.notify_one();
         Ok(())
@@ -287,7 +331,7 @@ impl Mail {
 impl Slot {
     /// The two halves of the seat.
     pub(crate) fn seat(&self, failure: Option<Failure>) -> (SlotOutlet<'_>, SlotInlet<'_>) {
-        (SlotOutlet { slot: self, failure }, SlotInlet { slot: self, current: Box::default() })
+        (SlotOutlet { slot: self, failure }, SlotInlet { slot: self, current: Vec::new() })
     }
 
     /// Ready when the carrier has ended.
@@ -304,6 +348,8 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        let window = self.mail.state().receive.window();
+        self.carrier.budget.give_back(window - FIRST_CREDIT);
         let mut flows = self.carrier.flows();
         flows.mail.remove(&self.flow);
         if flows.retiring && flows.mail.is_empty() {
@@ -373,7 +419,17 @@ impl Inlet for SlotInlet<'_> {
     }
 
     fn passed(&mut self, bytes: usize) -> io::Result<()> {
-        let credit = self.slot.mail.state().receive.consumed(bytes);
+        let budget = &self.slot.carrier.budget;
+        let credit = {
+            let receive = &mut self.slot.mail.state().receive;
+            let before = receive.window();
+            let may_grow = budget.take(before);
+            let credit = receive.consumed(bytes, may_grow);
+            if may_grow && receive.window() == before {
+                budget.give_back(before);
+            }
+            credit
+        };
         match credit {
             Some(credit) => self.slot.tell(RecordType::Credit, &credit.to_be_bytes()),
             None => Ok(()),

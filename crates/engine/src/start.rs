@@ -23,7 +23,7 @@ use crate::gate::{Gate, Unproved};
 use crate::identity::{self, Identity};
 use crate::ingress::{Ingress, Trouble};
 use crate::kernel::Kernel;
-use crate::peering::{Common, Peering};
+use crate::peering::{Common, Directory, Peering};
 use crate::steering::Steering;
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
@@ -39,16 +39,24 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
     check_machine()?;
     let rtnl = Rtnl::connect().map_err(|e| StartError::System("netlink socket", e))?;
     let mut kernel = Kernel::acquire(rtnl.clone()).await?;
-    let tasks = Tasks::default();
+    let running = Running::default();
     let ended = tokio::select! {
-        ended = serve(config, identity, rtnl, &mut kernel, &tasks) => ended,
+        ended = serve(config, identity, rtnl, &mut kernel, &running) => ended,
         () = stop => Ok(()),
     };
     info!("stopping");
+    running.directory.say_goodbye().await;
     // With its task every flow ends, by a reset.
-    tasks.shutdown().await;
+    running.tasks.shutdown().await;
     kernel.remove().await;
     ended
+}
+
+/// What ends with the box.
+#[derive(Default)]
+struct Running {
+    tasks: Tasks,
+    directory: Arc<Directory>,
 }
 
 /// Prepares, applies and serves; ends only if something goes wrong.
@@ -57,12 +65,15 @@ async fn serve(
     identity: Identity,
     rtnl: Rtnl,
     kernel: &mut Kernel,
-    tasks: &Tasks,
+    running: &Running,
 ) -> Result<(), StartError> {
     let public_key = identity.public;
-    let prepared = prepare(&config, &rtnl).await?;
+    let mut prepared = prepare(&config, &rtnl).await?;
     kernel.apply(&prepared.plan).await?;
-    let mut needed = prepared.start(config, &identity, rtnl, tasks).await?;
+    // Those bound before have buffers as the sysctls were, and so would all that they accept.
+    drop(std::mem::take(&mut prepared.listeners));
+    prepared.listeners = listen(&config.listen)?;
+    let mut needed = prepared.start(config, &identity, rtnl, running).await?;
     info!(%public_key, "running");
     let why = match needed.join_next().await {
         Some(Err(error)) => error.to_string(),
@@ -84,7 +95,7 @@ fn check_machine() -> Result<(), StartError> {
 struct Prepared {
     listeners: Vec<TcpListener>,
     interceptors: Vec<TcpListener>,
-    ways: Vec<(Peer, Vec<Pairing>)>,
+    ways: Vec<(Peer, Vec<Vec<Pairing>>)>,
     plan: Plan,
 }
 
@@ -94,11 +105,11 @@ async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
     let mut endpoints = Vec::new();
     for peer in config.dialled() {
         let addresses = resolve(&peer.endpoints).await?;
-        let found = pair(&paths, &addresses);
+        let found = alternatives(&paths, &addresses);
         if found.is_empty() {
             return Err(StartError::NoWay(peer.name.clone()));
         }
-        for way in &found {
+        for way in found.iter().flatten() {
             info!(
                 peer = peer.name,
                 path = paths[way.path].interface,
@@ -113,10 +124,24 @@ async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
     let listeners = listen(&config.listen)?;
     let (interceptors, ports) = interceptors(config.intercept.is_some())?;
     let all: Vec<Pairing> =
-        ways.iter().flat_map(|(_, ways): &(Peer, Vec<_>)| ways.clone()).collect();
+        ways.iter().flat_map(|(_, ways): &(Peer, Vec<Vec<_>>)| ways.concat()).collect();
     let ruleset = ruleset(config, &endpoints, ports);
     let plan = Plan::new(ruleset, &paths, &all, sysctls(config)?, probe::ipv6());
     Ok(Prepared { listeners, interceptors, ways, plan })
+}
+
+/// The ways to a peer, once for each endpoint as the first choice, those alike left out.
+fn alternatives(paths: &[Path], endpoints: &[SocketAddr]) -> Vec<Vec<Pairing>> {
+    let mut found: Vec<Vec<Pairing>> = Vec::new();
+    for first in 0..endpoints.len() {
+        let mut rotated = endpoints.to_vec();
+        rotated.rotate_left(first);
+        let ways = pair(paths, &rotated);
+        if !ways.is_empty() && !found.contains(&ways) {
+            found.push(ways);
+        }
+    }
+    found
 }
 
 impl Prepared {
@@ -126,7 +151,7 @@ impl Prepared {
         config: Config,
         identity: &Identity,
         rtnl: Rtnl,
-        tasks: &Tasks,
+        running: &Running,
     ) -> Result<JoinSet<()>, StartError> {
         let mut needed = JoinSet::new();
         let keys = config.peers.iter().map(|peer| peer.public_key);
@@ -142,8 +167,9 @@ impl Prepared {
             identity: identity.public,
             aes: probe::has_aes(),
             tls,
-            directory: Arc::default(),
-            tasks: tasks.clone(),
+            directory: Arc::clone(&running.directory),
+            memory: memory()?,
+            tasks: running.tasks.clone(),
             rtnl,
             steering,
         };
@@ -156,16 +182,18 @@ impl Prepared {
 
 fn peerings(
     peers: Vec<Peer>,
-    ways: &[(Peer, Vec<Pairing>)],
+    ways: &[(Peer, Vec<Vec<Pairing>>)],
     common: &Common,
     needed: &mut JoinSet<()>,
 ) -> Vec<Arc<Peering>> {
     let start = |peer: Peer| {
         let of_peer = ways.iter().find(|(of, _)| of.public_key == peer.public_key);
-        let ways = of_peer.map(|(_, ways)| Ways::new(ways.clone()));
-        let peering = Peering::new(peer, ways.clone(), common);
-        if let (Some(ways), Some(steering)) = (ways, common.steering.clone()) {
-            needed.spawn(Arc::clone(&peering).keep_session(ways, steering));
+        let ways = of_peer.map_or(&[][..], |(_, ways)| ways);
+        let ways: Vec<Ways> = ways.iter().cloned().map(Ways::new).collect();
+        let is_dialled = !ways.is_empty();
+        let peering = Peering::new(peer, ways, common);
+        if let Some(steering) = common.steering.clone().filter(|_| is_dialled) {
+            needed.spawn(Arc::clone(&peering).keep_session(steering));
         }
         needed.spawn(upkeep::keep(Arc::clone(&peering)));
         peering
@@ -299,7 +327,7 @@ const BUFFER_BOUNDS: (u64, u64) = (1 << 20, 32 << 20);
 const FIRST_BUFFER_BOUNDS: (u64, u64) = (64 << 10, 512 << 10);
 
 fn sysctls(config: &Config) -> Result<Vec<Sysctl>, StartError> {
-    let memory = resource::memory_total().map_err(|e| StartError::System("memory size", e))?;
+    let memory = memory()?;
     let most = (memory / 64).clamp(BUFFER_BOUNDS.0, BUFFER_BOUNDS.1);
     let first = (memory / 4096).clamp(FIRST_BUFFER_BOUNDS.0, FIRST_BUFFER_BOUNDS.1);
     let at_least = |name| Sysctl { name, want: Want::LastTwoAtLeast(first, most), needed: false };
@@ -315,6 +343,10 @@ fn sysctls(config: &Config) -> Result<Vec<Sysctl>, StartError> {
         sysctls.push(path_manager().map(|(name, value)| exactly(name, value, true))?);
     }
     Ok(sysctls)
+}
+
+fn memory() -> Result<u64, StartError> {
+    resource::memory_total().map_err(|error| StartError::System("memory size", error))
 }
 
 /// The sysctl that hands subflows to us: by name since Linux 6.15, by number before.

@@ -23,7 +23,11 @@ const IDLE: Duration = Duration::from_secs(3600);
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Bytes after which a flow is bulk, and worth a far way's while.
-const BULK: usize = 64 * 1024;
+const BULK: usize = 256 * 1024;
+
+/// After this long a subflow's priority is set again: the kernel refuses it for one that has only
+/// just joined.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// Sends connections to the task that joins them.
 #[derive(Clone, Debug)]
@@ -134,16 +138,40 @@ struct Connection {
     spread: bool,
     /// When a subflow was asked for, by way.
     asked: Vec<Option<Instant>>,
+    /// Whether a way's subflow is a backup, as far as the kernel was told.
+    backups: Vec<bool>,
+    /// When the kernel is to be told what it refused to hear.
+    settle: Option<Instant>,
 }
 
 impl Connection {
+    fn new(joins: Joins, ways: Ways, state: Arc<Mutex<PlaceState>>) -> Self {
+        let count = ways.all.len();
+        Self {
+            joins,
+            ways,
+            state,
+            wake: None,
+            spread: false,
+            asked: vec![None; count],
+            backups: vec![false; count],
+            settle: None,
+        }
+    }
+
+    /// A subflow from this address has joined; how long that took says how far its way is.
+    fn joined(&mut self, local: IpAddr) {
+        self.joins.handle_joined(local);
+        for way in (0..self.ways.all.len()).filter(|way| self.ways.all[*way].local == local) {
+            if let Some(asked) = self.asked[way].take() {
+                self.ways.answered(way, asked.elapsed());
+            }
+        }
+    }
+
     /// Whether a way's subflow is to be a backup now.
     fn is_backup(&self, way: usize) -> bool {
         self.ways.all[way].backup || (!self.spread && self.ways.is_far(way))
-    }
-
-    fn ways_from(&self, local: IpAddr) -> Vec<usize> {
-        (0..self.ways.all.len()).filter(|way| self.ways.all[*way].local == local).collect()
     }
 }
 
@@ -194,12 +222,15 @@ impl Task {
         match command {
             Command::Register { token, joins, ways, state } => {
                 self.forget(token);
-                let asked = vec![None; ways.all.len()];
-                let new = Connection { joins, ways, state, wake: None, spread: false, asked };
-                self.connections.insert(token, new);
+                self.connections.insert(token, Connection::new(joins, ways, state));
                 self.ask(token).await;
             }
-            Command::Spread { token, spread } => self.spread(token, spread).await,
+            Command::Spread { token, spread } => {
+                if let Some(connection) = self.connections.get_mut(&token) {
+                    connection.spread = spread;
+                    self.ask(token).await;
+                }
+            }
             Command::Forget { token } => self.forget(token),
         }
     }
@@ -215,11 +246,7 @@ impl Task {
         let Some(connection) = self.connections.get_mut(&event.token) else { return };
         match event.kind {
             EventKind::Established => connection.joins.handle_established(Instant::now()),
-            EventKind::SubflowJoined { local } => {
-                connection.joins.handle_joined(local);
-                let ways = connection.ways_from(local);
-                self.joined(event.token, &ways).await;
-            }
+            EventKind::SubflowJoined { local } => connection.joined(local),
             EventKind::SubflowClosed { local, error } => {
                 debug!(token = event.token, %local, error, "subflow closed");
                 connection.joins.handle_closed(local, Instant::now());
@@ -229,46 +256,15 @@ impl Task {
         self.ask(event.token).await;
     }
 
-    /// A subflow on these ways has joined: if it turns out to be a far one it becomes a backup.
-    async fn joined(&mut self, token: u32, ways: &[usize]) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
-        for &way in ways {
-            let Some(asked) = connection.asked[way].take() else { continue };
-            let was_backup = connection.is_backup(way);
-            connection.ways.answered(way, asked.elapsed());
-            if connection.is_backup(way) && !was_backup {
-                set_backup(&self.manager, token, &connection.ways.all[way], true).await;
-            }
-        }
-    }
-
-    /// Opens the far ways to a connection that has become bulk, or keeps it off them.
-    async fn spread(&mut self, token: u32, spread: bool) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
-        connection.spread = spread;
-        for (number, way) in connection.ways.all.iter().enumerate() {
-            let is_joined = connection.joins.is_joined(number);
-            if is_joined && !way.backup && connection.ways.is_far(number) {
-                set_backup(&self.manager, token, way, !spread).await;
-            }
-        }
-    }
-
-    /// Asks the kernel for the subflows that a connection lacks, and notes when to look again.
+    /// Asks the kernel for what a connection lacks, and notes when to look again.
     async fn ask(&mut self, token: u32) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let now = Instant::now();
-        for number in connection.joins.poll(now) {
-            let (way, backup) = (connection.ways.all[number], connection.is_backup(number));
-            connection.asked[number] = Some(now);
-            if let Err(error) = self.manager.create(token, &subflow(&way, backup)).await {
-                debug!(token, local = %way.local, %error, "subflow refused");
-                connection.joins.handle_closed(way.local, now);
-            }
-        }
+        join(&self.manager, token, connection, now).await;
+        settle(&self.manager, token, connection, now).await;
         let joins = &connection.joins;
         *connection.state.lock().unwrap_or_else(PoisonError::into_inner) = place_state(joins);
-        let wake = joins.wake();
+        let wake = joins.wake().into_iter().chain(connection.settle).min();
         if let Some(old) = std::mem::replace(&mut connection.wake, wake) {
             self.wakes.remove(&(old, token));
         }
@@ -278,9 +274,34 @@ impl Task {
     }
 }
 
-async fn set_backup(manager: &PathManager, token: u32, way: &Pairing, backup: bool) {
-    if let Err(error) = manager.set_backup(token, way.local, way.remote, backup).await {
-        debug!(token, local = %way.local, %error, "subflow's priority not changed");
+/// Asks for the subflows that are due.
+async fn join(manager: &PathManager, token: u32, connection: &mut Connection, now: Instant) {
+    for number in connection.joins.poll(now) {
+        let (way, backup) = (connection.ways.all[number], connection.is_backup(number));
+        connection.asked[number] = Some(now);
+        connection.backups[number] = backup;
+        if let Err(error) = manager.create(token, &subflow(&way, backup)).await {
+            debug!(token, local = %way.local, %error, "subflow refused");
+            connection.joins.handle_closed(way.local, now);
+        }
+    }
+}
+
+/// Tells the kernel which subflows are backups, where that has changed.
+async fn settle(manager: &PathManager, token: u32, connection: &mut Connection, now: Instant) {
+    connection.settle = None;
+    for number in 0..connection.backups.len() {
+        let (way, backup) = (connection.ways.all[number], connection.is_backup(number));
+        if backup == connection.backups[number] || !connection.joins.is_joined(number) {
+            continue;
+        }
+        match manager.set_backup(token, way.local, way.remote, backup).await {
+            Ok(()) => connection.backups[number] = backup,
+            Err(error) => {
+                trace!(token, local = %way.local, %error, "subflow's priority not changed yet");
+                connection.settle = Some(now + SETTLE);
+            }
+        }
     }
 }
 

@@ -46,8 +46,8 @@ pub(crate) async fn keep(peering: Arc<Peering>) {
             upkeep.dialled(dialled);
         }
         let Some(session) = peering.session() else { continue };
-        peering.pool.sweep(session.id, peering.ways.as_ref());
-        match &peering.ways {
+        peering.pool.sweep(session.id, peering.ways());
+        match peering.ways() {
             Some(ways) => upkeep.dial(&peering, &session, ways, &failed_sender),
             None => upkeep.ask(&peering, &session),
         }
@@ -75,8 +75,11 @@ impl Upkeep {
             return;
         }
         let bound = usize::from(session.terms.carriers);
-        let own =
+        let mut own =
             peering.pool.count(session.id, Some(ways), bound - peering.theirs.have().min(bound));
+        if !peering.is_routed() {
+            own.lack = [0; 2];
+        }
         let left = bound.saturating_sub(own.have[0] + own.have[1]);
         let theirs = peering.theirs.lack(left);
         for (acceptor_opens, shared, lack) in [

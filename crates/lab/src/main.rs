@@ -73,6 +73,9 @@ struct RunArgs {
     /// Flows of 10 MB in the storm; 0 for none.
     #[arg(long, default_value_t = 200)]
     storm: u64,
+    /// Payloads in clear between the boxes: `protection = "none"`.
+    #[arg(long)]
+    unsealed: bool,
     /// The seed of everything random; the time if it is not given.
     #[arg(long)]
     seed: Option<u64>,
@@ -176,6 +179,7 @@ fn plan(arguments: &RunArgs) -> Result<Plan> {
         repeat: arguments.repeat,
         idle: Duration::from_secs(arguments.idle),
         storm_flows: arguments.storm,
+        unsealed: arguments.unsealed,
         seed: arguments.seed.unwrap_or_else(experiment::any_seed),
     })
 }

@@ -92,7 +92,9 @@ impl Session<'_> {
         for link in &topology.links {
             link.forbid(&lan_prefixes()?)?;
         }
-        let boxes = Boxes::start(&topology, &Setup::new(&self.plan.braid))?;
+        let protection = self.plan.unsealed.then_some("none");
+        let setup = Setup { protection, ..Setup::new(&self.plan.braid) };
+        let boxes = Boxes::start(&topology, &setup)?;
         Ok(Bond { topology, boxes })
     }
 

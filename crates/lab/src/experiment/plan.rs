@@ -63,6 +63,8 @@ pub struct Plan {
     pub idle: Duration,
     /// Flows in the storm; 0 for no storm.
     pub storm_flows: u64,
+    /// Payloads go in clear between the boxes.
+    pub unsealed: bool,
     /// The seed of everything random.
     pub seed: u64,
 }
@@ -133,6 +135,7 @@ mod tests {
             repeat: 1,
             idle: Duration::ZERO,
             storm_flows: 9,
+            unsealed: false,
             seed: 1,
         };
         let profiles = Profiles::load(None).unwrap();
