@@ -26,15 +26,20 @@ fn storm_through(topology: &Topology, flows: u64, bytes_each: u64) -> Result<Sto
     Ok(topology.host.run(move || storm(&addresses, &plan, &ledger))??)
 }
 
+/// Carriers stay, as many as there were flows at once and some; flows leave nothing.
 #[test]
 fn flows_end_in_every_way() -> Result<()> {
+    const CARRIERS: u64 = 45;
     let topology = topology()?;
     let boxes = boxes(&topology)?;
     let before = boxes.descriptors()?;
-    let report = storm_through(&topology, 60, 1_000_000)?;
-    ensure!(report.passed(), "{report:#?}");
-    ensure!(report.resets_ok > 0 && report.half_closes_ok > 0, "{report:?}");
-    until("descriptors closed", || Ok(boxes.descriptors()? <= before))?;
+    for _ in 0..2 {
+        let report = storm_through(&topology, 60, 1_000_000)?;
+        ensure!(report.passed(), "{report:#?}");
+        ensure!(report.resets_ok > 0 && report.half_closes_ok > 0, "{report:?}");
+    }
+    // Each carrier has one in either box.
+    until("descriptors closed", || Ok(boxes.descriptors()? <= before + 2 * CARRIERS))?;
     boxes.stop()
 }
 

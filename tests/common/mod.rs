@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unused_imports, reason = "each test program uses its own part")]
 
+pub(crate) mod relay;
+pub(crate) mod talk;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -14,8 +14,9 @@ use braid_core::keys::{CarrierNumber, Direction, SessionId};
 use braid_core::record::{FlowNumber, MAX_RECORD, RecordError, RecordType};
 use braid_core::seal::{Opener, Sealer};
 use braid_sys::mptcp;
+use braid_sys::tproxy::shut_sending;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
 use crate::buffer::{BUFFER_LEN, Buffer};
@@ -25,6 +26,10 @@ use crate::steering::{Registration, Steering};
 
 /// How long the acceptor may take to say `ready`.
 const READY_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the far box may take to read what was sent before a carrier is closed: its host may
+/// read slowly.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Segments that a new connection may send at once (RFC 6928).
 const LEAST_WINDOW: u32 = 10;
@@ -101,6 +106,9 @@ pub enum AcceptError {
     /// The number was used before: a replay, or a dialler that lost count.
     #[error("carrier number {0} was used before in this session")]
     Used(u32),
+    /// The peer has as many as it may.
+    #[error("its peer has too many carriers")]
+    TooMany,
     /// The first record is another.
     #[error("its first record is no `start`")]
     NotStart,
@@ -142,6 +150,7 @@ impl Carrier {
         stream: TcpStream,
         number: CarrierNumber,
         preamble: &[u8; PREAMBLE_LEN],
+        acceptable: &Arc<Semaphore>,
     ) -> Result<Self, AcceptError> {
         if !session.is_fresh(number) {
             return Err(AcceptError::Used(number.0));
@@ -157,6 +166,8 @@ impl Carrier {
         if !session.use_number(number) {
             return Err(AcceptError::Used(number.0));
         }
+        let permit = Arc::clone(acceptable).try_acquire_owned();
+        carrier.accepted = Some(permit.map_err(|_| AcceptError::TooMany)?);
         carrier.kind = kind;
         carrier.we_open = kind.acceptor_opens;
         carrier.turns = if kind.acceptor_opens { Turns::opener() } else { Turns::other() };
@@ -173,6 +184,20 @@ impl Carrier {
     pub fn is_worth_keeping(&self) -> bool {
         let we_dialled = self.we_open != self.kind.acceptor_opens;
         !self.turns.is_retired() && (self.place.is_some() || !we_dialled) && self.is_sound()
+    }
+
+    /// Bytes that the far box's kernel has not acknowledged.
+    #[must_use]
+    pub fn unacknowledged(&self) -> usize {
+        mptcp::unacknowledged(&self.stream).unwrap_or_default()
+    }
+
+    /// Closes it when the far box has read all that was sent: the kernel resets an MPTCP connection
+    /// that was closed with bytes on their way after `net.mptcp.close_timeout` (60 s).
+    pub async fn close_in_order(self) {
+        if shut_sending(&self.stream).is_ok() {
+            let _ = tokio::time::timeout(DRAIN_LIMIT, until_end(&self.stream)).await;
+        }
     }
 
     /// Whether every subflow gets through, and is no slower to start than a new one's would be. One
@@ -291,12 +316,22 @@ impl Outgoing {
     }
 }
 
+impl Outgoing {
+    /// Whether the last record went out whole.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+}
+
 impl Incoming {
     /// The next record, waiting for it if need be. Cancelling it loses nothing.
     ///
     /// # Errors
     /// When the carrier ends first, or sends what is no record.
     pub async fn next(&mut self, stream: &TcpStream) -> Result<Came, IncomingError> {
+        // Records that are always there must not keep the thread from all others.
+        tokio::task::coop::consume_budget().await;
         loop {
             if let Some(came) = self.take()? {
                 return Ok(came);
@@ -306,6 +341,7 @@ impl Incoming {
                 self.buffer = None;
             }
             stream.readable().await?;
+            tokio::task::coop::consume_budget().await;
             self.fill(stream)?;
         }
     }
@@ -366,12 +402,26 @@ impl Incoming {
     }
 }
 
+/// Reads and throws away until the far end closes.
+async fn until_end(stream: &TcpStream) {
+    while stream.readable().await.is_ok() {
+        let mut buffer = Buffer::take();
+        match stream.try_read(&mut buffer) {
+            Ok(0) => return,
+            Ok(_) => tokio::task::coop::consume_budget().await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
+
 /// Writes all of `bytes`.
 ///
 /// # Errors
 /// From the connection.
 pub(crate) async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
+        tokio::task::coop::consume_budget().await;
         match stream.try_write(bytes) {
             Ok(count) => bytes = &bytes[count..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,

@@ -17,6 +17,9 @@ use crate::steering::{Registration, Steering};
 /// After this long without an answer the next way is tried beside the first (RFC 8305 section 5).
 const NEXT_WAY: Duration = Duration::from_millis(250);
 
+/// The same before a backup way is tried: longer than a normal way takes that lost a SYN.
+const BACKUP_WAY: Duration = Duration::from_millis(1500);
+
 /// A dial that no way answers is given up after this long: three SYNs on each.
 const DIAL_LIMIT: Duration = Duration::from_secs(6);
 
@@ -148,24 +151,25 @@ pub fn keep_alive(stream: &TcpStream) -> io::Result<()> {
 async fn first_to_answer(ways: &Ways) -> io::Result<(TcpStream, usize)> {
     let order = ways.order();
     let mut attempts = FuturesUnordered::new();
-    let mut next = 0;
+    let (mut next, mut due) = (0, true);
     let mut last_error = io::Error::from(io::ErrorKind::NetworkUnreachable);
-    let is_backup = |next: usize| ways.all[order[next]].backup;
+    let is_backup = |next: usize| order.get(next).is_some_and(|way| ways.all[*way].backup);
     loop {
-        // A backup way waits until the normal ones have failed: a first subflow cannot be backup.
-        if next < order.len() && (!is_backup(next) || attempts.is_empty()) {
+        if next < order.len() && (due || attempts.is_empty()) {
             attempts.push(attempt(ways, order[next]));
             next += 1;
         }
         if attempts.is_empty() {
             return Err(last_error);
         }
+        // A backup way waits longer: while a normal one may answer it is not to be the first.
+        let pause = if is_backup(next) { BACKUP_WAY } else { NEXT_WAY };
         tokio::select! {
             Some(outcome) = attempts.next() => match outcome {
                 Ok(connected) => return Ok(connected),
-                Err(error) => last_error = error,
+                Err(error) => (last_error, due) = (error, !is_backup(next)),
             },
-            () = tokio::time::sleep(NEXT_WAY), if next < order.len() && !is_backup(next) => {}
+            () = tokio::time::sleep(pause), if next < order.len() => due = true,
         }
     }
 }

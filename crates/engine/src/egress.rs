@@ -41,12 +41,15 @@ pub(crate) struct Connects {
 #[derive(Debug, Default)]
 struct Questions {
     by_number: HashMap<u32, Asked>,
-    /// The numbers in the order of asking, with some that are not waited for any more.
-    order: VecDeque<u32>,
+    /// Counts questions.
+    last: u64,
+    /// Number and count of the questions in their order, with some that are not waited for any more.
+    order: VecDeque<(u32, u64)>,
 }
 
 #[derive(Debug)]
 struct Asked {
+    count: u64,
     session: Arc<Session>,
     task: AbortHandle,
     sink: SinkAddr,
@@ -120,22 +123,30 @@ pub(crate) fn asked(
     let (of, within) = (Arc::clone(peering), Arc::clone(session));
     let task = peering.tasks.spawn(async move { answer(&of, &within, number, sink, host).await });
     let session = Arc::clone(session);
-    all.add(number, Asked { session, task, sink, host, connection: None });
+    all.add(number, Asked { count: 0, session, task, sink, host, connection: None });
 }
 
 impl Questions {
-    fn add(&mut self, number: u32, asked: Asked) {
+    fn add(&mut self, number: u32, mut asked: Asked) {
+        self.last += 1;
+        asked.count = self.last;
         if self.order.len() >= 2 * UNFETCHED {
-            self.order.retain(|number| self.by_number.contains_key(number));
+            let by_number = &self.by_number;
+            self.order.retain(|(number, count)| {
+                by_number.get(number).is_some_and(|asked| asked.count == *count)
+            });
         }
-        self.order.push_back(number);
+        self.order.push_back((number, self.last));
         if let Some(old) = self.by_number.insert(number, asked) {
             old.task.abort();
         }
     }
 
     fn end_oldest(&mut self) {
-        while let Some(number) = self.order.pop_front() {
+        while let Some((number, count)) = self.order.pop_front() {
+            if self.by_number.get(&number).is_none_or(|asked| asked.count != count) {
+                continue;
+            }
             if let Some(asked) = self.by_number.remove(&number) {
                 asked.task.abort();
                 let failure = Failure::Resources;
@@ -153,7 +164,11 @@ async fn answer(peering: &Peering, session: &Session, number: u32, sink: SinkAdd
                 tokio::time::sleep(FETCH_LIMIT).await;
             }
         }
-        Err(failure) => session.post(Message::Failed { number, failure }),
+        Err(failure) => {
+            // Before the peer hears of it, and may use the number again.
+            peering.connects.cancel(number, session.id);
+            return session.post(Message::Failed { number, failure });
+        }
     }
     peering.connects.cancel(number, session.id);
 }
@@ -208,7 +223,7 @@ pub(crate) async fn serve(peering: Arc<Peering>, mut carrier: Carrier) {
 pub(crate) async fn serve_slot(peering: Arc<Peering>, slot: Slot, open: Open) {
     let connected = tokio::select! {
         connected = fetch_or_connect(&peering, &open) => connected,
-        () = slot.lost() => return,
+        () = slot.doomed() => return,
     };
     match connected {
         Ok((sink, _permit)) => {
@@ -217,7 +232,7 @@ pub(crate) async fn serve_slot(peering: Arc<Peering>, slot: Slot, open: Open) {
             }
             let (mut outlet, mut inlet) = slot.seat(None);
             let Outcome { ending, .. } =
-                flow::carry(sink, &mut outlet, &mut inlet, slot.lost(), &|_| {}).await;
+                flow::carry(sink, &mut outlet, &mut inlet, slot.doomed(), &|_| {}).await;
             debug!(peer = peering.peer.name, ?ending, "flow ended");
         }
         Err(failure) => {

@@ -6,6 +6,7 @@
 //! written on, so a flow holds at most one buffer a direction here.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,8 @@ pub(crate) trait Outlet: Send {
     fn fin(&mut self) -> impl Future<Output = io::Result<()>> + Send;
     /// Sends `reset` or `failed` if that needs no waiting for a far end that does not read.
     fn reset(&mut self) -> bool;
+    /// Whether all that was begun has gone out whole, so that something may follow.
+    fn is_whole(&self) -> bool;
 }
 
 /// Where a flow's records come from.
@@ -80,9 +83,9 @@ pub(crate) struct Outcome {
 
 /// Carries a flow until it has ended; `heard` is told of `opened` and `failed`.
 ///
-/// `lost` is ready when the carrier has failed. `local` is to be one whose close is a reset
-/// (`reset_on_close`): so it ends whatever happens to this task or process, until both directions
-/// have ended in order.
+/// `lost` is ready when the carrier has failed, or the other box's reset may stand behind data.
+/// `local` is to be one whose close is a reset (`reset_on_close`): so it ends whatever happens to
+/// this task or process, until both directions have ended in order.
 pub(crate) async fn carry(
     local: TcpStream,
     outlet: &mut impl Outlet,
@@ -90,7 +93,13 @@ pub(crate) async fn carry(
     lost: impl Future<Output = ()> + Send,
     heard: &(impl Fn(Result<(), Failure>) + Sync),
 ) -> Outcome {
-    let flow = Flow { local, end: Mutex::new(FlowEnd::default()), fin_sent: Notify::new(), heard };
+    let flow = Flow {
+        local,
+        end: Mutex::new(FlowEnd::default()),
+        fin_sent: Notify::new(),
+        refuses: AtomicBool::new(false),
+        heard,
+    };
     let aborted = tokio::select! {
         outcome = async { tokio::try_join!(flow.up(outlet), flow.down(inlet)) } => outcome.err(),
         abort = flow.fault(fault(&flow.local), Event::LocalReset) => Some(abort),
@@ -123,7 +132,7 @@ async fn finish(
     outlet: &mut impl Outlet,
     inlet: &mut impl Inlet,
 ) -> bool {
-    if reply.send.is_some() && !outlet.reset() {
+    if !outlet.is_whole() || (reply.send.is_some() && !outlet.reset()) {
         return false;
     }
     let skip = async {
@@ -152,6 +161,8 @@ struct Flow<'a, H> {
     local: TcpStream,
     end: Mutex<FlowEnd>,
     fin_sent: Notify,
+    /// The local connection takes no more: it was reset, whatever its reading side says.
+    refuses: AtomicBool,
     heard: &'a H,
 }
 
@@ -212,8 +223,11 @@ impl<H: Fn(Result<(), Failure>) + Sync> Flow<'_, H> {
                 return Event::LocalReset;
             }
             let Ok(room) = outlet.room(most).await else { return Event::Lost };
+            // Sockets that are always ready must not keep the thread from all others.
+            tokio::task::coop::consume_budget().await;
             let mut buffer = Buffer::take();
             let count = match self.local.try_read(&mut buffer[HEADER_LEN..HEADER_LEN + room]) {
+                Ok(0) if self.refuses.load(Ordering::Relaxed) => return Event::LocalReset,
                 Ok(0) => return Event::LocalEnded,
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
@@ -237,6 +251,9 @@ impl<H: Fn(Result<(), Failure>) + Sync> Flow<'_, H> {
             let passed = match inlet.next().await {
                 Ok(Item::Data(bytes)) => {
                     if write_all(&self.local, bytes).await.is_err() {
+                        // What it sent before may still be read and carried on, for a while.
+                        self.refuses.store(true, Ordering::Relaxed);
+                        tokio::time::sleep(RESET_GRACE).await;
                         return Event::LocalReset;
                     }
                     bytes.len()

@@ -14,6 +14,7 @@ use braid_sys::mptcp::{end_on_close, reset_on_close};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
+use tokio::time::timeout_at;
 use tracing::{debug, warn};
 
 use crate::carrier::{AcceptError, Carrier};
@@ -29,10 +30,10 @@ use crate::tls::{Tls, TlsError};
 /// within two round trips.
 const UNPROVED: usize = 256;
 
-/// Time for a carrier's preamble and `start`, from the first byte's limit on.
+/// Time for the first byte, and for a carrier's preamble and `start`, from accept.
 const CARRIER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Time for the TLS handshake and `hello`.
+/// Time for the TLS handshake and `hello`, from accept.
 const SESSION_LIMIT: Duration = Duration::from_secs(10);
 
 /// The first byte of a TLS record with a handshake message (RFC 8446 section 5.1).
@@ -67,7 +68,7 @@ pub struct Unproved {
 /// Why a connection was turned away.
 #[derive(Debug, thiserror::Error)]
 enum Rejected {
-    #[error("it said nothing for {} s", CARRIER_LIMIT.as_secs())]
+    #[error("it did not say in time who it is")]
     Silent,
     #[error("it ended: {0}")]
     Io(#[from] io::Error),
@@ -79,8 +80,6 @@ enum Rejected {
     Session,
     #[error("its carrier is refused: {0}")]
     Carrier(#[from] AcceptError),
-    #[error("its peer has too many carriers")]
-    TooMany,
     #[error("its control connection is refused: {0}")]
     Tls(#[from] TlsError),
     #[error("no session with peer \"{0}\": {1}")]
@@ -121,50 +120,52 @@ impl Gate {
     }
 
     async fn sort(&self, stream: TcpStream) -> Result<(), Rejected> {
-        let mut first = [0];
-        let peeked = tokio::time::timeout(CARRIER_LIMIT, stream.peek(&mut first)).await;
+        let (began, mut first) = (Instant::now(), [0]);
+        let peeked = timeout_at((began + CARRIER_LIMIT).into(), stream.peek(&mut first)).await;
         match (peeked.map_err(|_| Rejected::Silent)??, first[0]) {
             (0, _) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            (_, TLS_HANDSHAKE) => self.session(stream).await,
-            (_, VERSION) => self.carrier(stream).await,
+            (_, TLS_HANDSHAKE) => self.session(stream, began + SESSION_LIMIT).await,
+            (_, VERSION) => {
+                let carrier = self.carrier(stream);
+                let accepted = timeout_at((began + CARRIER_LIMIT).into(), carrier).await;
+                accepted.map_err(|_| Rejected::Silent)?
+            }
             (_, version @ 0x02..=0x0f) => Err(Rejected::Version(version)),
             (_, other) => Err(Rejected::Stranger(other)),
         }
     }
 
-    async fn session(&self, stream: TcpStream) -> Result<(), Rejected> {
+    async fn session(&self, stream: TcpStream, until: Instant) -> Result<(), Rejected> {
         stream.set_nodelay(true)?;
         keep_alive(&stream)?;
-        let secured = tokio::time::timeout(SESSION_LIMIT, self.tls.accept(stream)).await;
+        // An alert that says why must not be overtaken by a reset.
+        end_on_close(&stream)?;
+        let secured = timeout_at(until.into(), self.tls.accept(stream)).await;
         let secured = secured.map_err(|_| Rejected::Silent)??;
-        end_on_close(secured.stream.get_ref().0)?;
         let peering = self.peerings.get(&secured.peer);
         let peering = peering.ok_or(TlsError::UnknownPeer(secured.peer))?;
-        let begun = peering.accept(secured).await;
+        let begun = timeout_at(until.into(), peering.accept(secured)).await;
+        let begun = begun.unwrap_or(Err(SessionError::Silent));
         begun.map_err(|error| Rejected::Hello(peering.peer.name.clone(), error))
     }
 
     async fn carrier(&self, mut stream: TcpStream) -> Result<(), Rejected> {
         stream.set_nodelay(true)?;
         keep_alive(&stream)?;
-        let accepted = tokio::time::timeout(CARRIER_LIMIT, async {
-            let mut bytes = [0; PREAMBLE_LEN];
-            stream.read_exact(&mut bytes).await?;
-            let preamble = Preamble::parse(&bytes).map_err(|_| Rejected::Session)?;
-            let found = self.directory.find(preamble.session);
-            let (peering, session) = found.ok_or(Rejected::Session)?;
-            let number = preamble.number;
-            let mut carrier = Carrier::accept(&session, stream, number, &bytes).await?;
-            end_on_close(&carrier.stream)?;
-            let permit = Arc::clone(&peering.acceptable).try_acquire_owned();
-            carrier.accepted = Some(permit.map_err(|_| {
-                peering.bounds.carriers.met();
-                Rejected::TooMany
-            })?);
-            peering.place(carrier);
-            Ok(())
-        });
-        accepted.await.map_err(|_| Rejected::Silent)?
+        let mut bytes = [0; PREAMBLE_LEN];
+        stream.read_exact(&mut bytes).await?;
+        let preamble = Preamble::parse(&bytes).map_err(|_| Rejected::Session)?;
+        let found = self.directory.find(preamble.session);
+        let (peering, session) = found.ok_or(Rejected::Session)?;
+        let number = preamble.number;
+        let accepted = Carrier::accept(&session, stream, number, &bytes, &peering.acceptable).await;
+        if matches!(accepted, Err(AcceptError::TooMany)) {
+            peering.bounds.carriers.met();
+        }
+        let carrier = accepted?;
+        end_on_close(&carrier.stream)?;
+        peering.place(carrier);
+        Ok(())
     }
 }
 

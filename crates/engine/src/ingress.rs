@@ -30,6 +30,16 @@ use crate::throttle::{Bound, Throttle};
 /// How long no flow is accepted after the process ran out of descriptors or memory.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
 
+/// How long the peer may take to connect: longer than its kernel tries (`tcp_syn_retries` = 6).
+const ASK_LIMIT: Duration = Duration::from_secs(150);
+
+/// Bytes that may still be on their way on a carrier that the next flow is given.
+const LITTLE: usize = 64 * 1024;
+
+/// How often, and how many times, it is looked whether a carrier has drained, before it is closed.
+const DRAIN_CHECK: Duration = Duration::from_millis(50);
+const DRAIN_CHECKS: usize = 200;
+
 /// Flows of one host, half of what a peer may have.
 const FLOWS_OF_HOST: usize = 4096;
 
@@ -141,21 +151,40 @@ impl Ingress {
                 let lost = flow::fault(stream);
                 let outcome = flow::carry(local, &mut outlet, &mut inlet, lost, &heard).await;
                 drop(busy);
-                if !outcome.clean {
-                    carrier.close_hard();
-                } else {
+                if outcome.clean {
                     carrier.over();
-                    if carrier.is_worth_keeping() {
-                        peering.pool.put_back(carrier);
-                    }
+                    self.give_back(peering, carrier);
+                } else {
+                    carrier.close_hard();
                 }
                 Ok(outcome)
             }
             Opened::Shared(slot) => {
                 let (mut outlet, mut inlet) = slot.seat(None);
-                Ok(flow::carry(local, &mut outlet, &mut inlet, slot.lost(), &heard).await)
+                Ok(flow::carry(local, &mut outlet, &mut inlet, slot.doomed(), &heard).await)
             }
         }
+    }
+
+    /// Gives a clean carrier back when the far box has the flow's last bytes: the next flow's would
+    /// wait behind them.
+    fn give_back(&self, peering: &Arc<Peering>, carrier: Box<Carrier>) {
+        if carrier.unacknowledged() <= LITTLE && carrier.is_worth_keeping() {
+            return peering.pool.put_back(carrier);
+        }
+        let pool = Arc::clone(&peering.pool);
+        self.tasks.spawn(async move {
+            for _ in 0..DRAIN_CHECKS {
+                if !carrier.is_worth_keeping() {
+                    break;
+                }
+                if carrier.unacknowledged() <= LITTLE {
+                    return pool.put_back(carrier);
+                }
+                tokio::time::sleep(DRAIN_CHECK).await;
+            }
+            carrier.close_in_order().await;
+        });
     }
 
     /// Counts a flow; `None` when its host has enough, so that one that scans leaves room for others.
@@ -184,10 +213,11 @@ impl Ingress {
         let open = Open { connect: asked.as_ref().map_or(0, |asked| asked.number), sink, host };
         let opened = loop {
             match peering.pool.seat().await? {
-                Seat::Single(mut carrier, busy) => {
-                    let number = carrier.open(&open).await?;
-                    break Opened::Single(carrier, busy, number);
-                }
+                Seat::Single(mut carrier, busy) => match carrier.open(&open).await {
+                    Ok(number) => break Opened::Single(carrier, busy, number),
+                    // It has just ended; nothing of the flow has gone over it.
+                    Err(error) => debug!(%error, "a carrier that was idle is lost"),
+                },
                 Seat::Shared(shared) => {
                     if let Some(slot) = shared.open(&open) {
                         break Opened::Shared(slot);
@@ -211,7 +241,8 @@ impl Ingress {
         loop {
             let session = peering.wait_session().await?;
             let number = self.last_ask.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
-            match session.ask(number, sink, host).await {
+            let asked = tokio::time::timeout(ASK_LIMIT, session.ask(number, sink, host)).await;
+            match asked.unwrap_or(Err(AskError::Failed(Failure::TimedOut))) {
                 Ok(asked) => {
                     self.heard(sink, Ok(()));
                     return Ok(asked);

@@ -18,6 +18,7 @@ pub mod gate;
 pub mod identity;
 pub mod ingress;
 pub mod kernel;
+pub mod mailbox;
 pub mod peering;
 pub mod pool;
 pub mod session;

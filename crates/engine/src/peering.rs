@@ -23,9 +23,10 @@ use tracing::{debug, info, warn};
 use crate::carrier::Carrier;
 use crate::dial::{self, Ways, random};
 use crate::egress::{self, Connects};
+use crate::mailbox::Budget;
 use crate::pool::Pool;
 use crate::session::{Request, Session, SessionError, Wire};
-use crate::shared::{Budget, Shared};
+use crate::shared::Shared;
 use crate::steering::Steering;
 use crate::tasks::Tasks;
 use crate::throttle::{Bound, Throttle};
@@ -36,6 +37,9 @@ const RENEW: Duration = Duration::from_secs(3600);
 
 /// A session that has been replaced ends after this long: what was asked in it is answered.
 const REPLACED: Duration = Duration::from_secs(30);
+
+/// A session that ends sooner has failed, and the next one waits.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// How long the peer may take for the TLS handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -148,6 +152,19 @@ enum DialError {
     Duplicate,
 }
 
+impl DialError {
+    /// The acceptor judges our key after our handshake is done: its refusal comes with `hello`.
+    fn not_begun(error: SessionError) -> Self {
+        match error {
+            SessionError::Io(error) => match TlsError::from(error) {
+                TlsError::Io(error) => SessionError::Io(error).into(),
+                refused => refused.into(),
+            },
+            other => other.into(),
+        }
+    }
+}
+
 impl Peering {
     /// A peer without a session yet.
     #[must_use]
@@ -226,23 +243,29 @@ impl Peering {
         let (mut backoff, mut current) = (Backoff::default(), self.current.subscribe());
         loop {
             let standing = current.borrow_and_update().clone();
+            let mut failed = false;
             if let Some(session) = standing {
-                let mut renew = std::pin::pin!(self.renewal(&session));
                 tokio::select! {
-                    () = session.ended() => {}
-                    () = &mut renew => {}
+                    () = session.ended() => failed = session.began.elapsed() < STEADY,
+                    () = self.renewal(&session) => {}
                     _ = current.changed() => continue,
                 }
-            }
-            match self.dial(&steering).await {
-                Ok(()) | Err(DialError::Duplicate) => backoff.reset(),
-                Err(error) => {
-                    self.report(&error);
-                    self.use_next_ways();
-                    let pause = backoff.next(random());
-                    let _ = tokio::time::timeout(pause, current.changed()).await;
+                if !failed {
+                    backoff.reset();
                 }
             }
+            if !failed {
+                match self.dial(&steering).await {
+                    Ok(()) => continue,
+                    Err(DialError::Duplicate) => {}
+                    Err(error) => {
+                        self.report(&error);
+                        self.use_next_ways();
+                    }
+                }
+            }
+            let pause = backoff.next(random());
+            let _ = tokio::time::timeout(pause, current.changed()).await;
         }
     }
 
@@ -263,7 +286,7 @@ impl Peering {
         let secured = tokio::time::timeout(HANDSHAKE_LIMIT, secured).await;
         let secured = secured.map_err(|_| SessionError::Silent)??;
         let begun = Session::begin(secured, dialled.place, self.identity, true, self.hello);
-        let (session, wire) = begun.await?;
+        let (session, wire) = begun.await.map_err(DialError::not_begun)?;
         if self.adopt(session, wire) { Ok(()) } else { Err(DialError::Duplicate) }
     }
 
@@ -300,6 +323,7 @@ impl Peering {
             stands
         });
         if stands {
+            self.theirs.want([0; 2]);
             self.directory.add(self, &session);
             info!(
                 peer = self.peer.name,
@@ -310,6 +334,7 @@ impl Peering {
             );
         } else {
             session.bye(Bye::Duplicate);
+            self.doubt_current();
         }
         if let Some(old) = replaced {
             self.let_go(old, session.dialler);
@@ -318,6 +343,13 @@ impl Peering {
         self.tasks.spawn(async move { peering.run(session, wire).await });
         self.pool.work.notify_one();
         stands
+    }
+
+    /// A peer that dials has no session, or did not have one yet: does ours still live?
+    fn doubt_current(&self) {
+        if let Some(session) = self.session() {
+            self.tasks.spawn(async move { session.prove_alive().await });
+        }
     }
 
     /// Ends a session that has been replaced by one of this dialler.

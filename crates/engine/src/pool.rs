@@ -149,16 +149,19 @@ impl Pool {
     }
 
     /// Lets go of carriers that have ended, and of idle ones that are of an old session or badly
-    /// placed once there are enough others. `ways` learns what the carriers know of them.
-    pub(crate) fn sweep(&self, session: SessionId, ways: Option<&Ways>) {
+    /// placed once there are enough others: these are returned, to be closed. `ways` learns what the
+    /// carriers know of them.
+    pub(crate) fn sweep(&self, session: SessionId, ways: Option<&Ways>) -> Vec<Carrier> {
         let mut state = self.state();
-        state.shared.retain(|shared| shared.load().is_some());
-        let surplus = state.shared.len().saturating_sub(state.demand.shared(Instant::now()));
+        state.shared.retain(|shared| !shared.is_closed());
+        let in_use = state.shared.iter().filter(|shared| shared.load().is_some()).count();
+        let surplus = in_use.saturating_sub(state.demand.shared(Instant::now()));
         let empty = state.shared.iter().filter(|shared| shared.load() == Some(0));
         empty.take(surplus).for_each(|shared| shared.retire());
-        let (new, old): (Vec<_>, Vec<_>) = state.shared.iter().partition(|s| s.session == session);
-        if !new.is_empty() {
-            old.iter().for_each(|shared| shared.retire());
+        let of_session = |shared: &&Arc<Shared>| shared.session == session;
+        if state.shared.iter().any(|shared| of_session(&shared)) {
+            let old = state.shared.iter().filter(|shared| !of_session(shared));
+            old.for_each(|shared| shared.retire());
         }
         state.idle.retain_mut(|carrier| carrier.is_usable());
         if let Some(ways) = ways {
@@ -168,14 +171,17 @@ impl Pool {
         let good = state.good_idle(session, ways);
         let mut surplus = good.saturating_sub(wanted + wanted / 4);
         // From the front: those used most recently stay.
-        state.idle.retain(|carrier| {
-            if !is_good(carrier, session, ways) {
-                return good < wanted;
-            }
-            let stays = surplus == 0;
-            surplus = surplus.saturating_sub(1);
-            stays
-        });
+        let (stay, go): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut state.idle).into_iter().partition(|carrier| {
+                if !is_good(carrier, session, ways) {
+                    return good < wanted;
+                }
+                let stays = surplus == 0;
+                surplus = surplus.saturating_sub(1);
+                stays
+            });
+        state.idle = stay;
+        go.into_iter().map(|carrier: Box<Carrier>| *carrier).collect()
     }
 
     /// What there is and what is lacking, if `bound` carriers may be had in all.
@@ -186,13 +192,17 @@ impl Pool {
             [state.idle.len() + state.busy + state.coming[0], state.shared.len() + state.coming[1]];
         let shared_bound = SHARED_MOST.min(bound / 2);
         let full = state.shared.iter().all(|s| s.load().is_none_or(|load| load >= SHARED_LOAD));
+        // One at a time: none is full before the first is there.
+        let full = full && state.coming[1] == 0 && !state.shared.is_empty();
         let usual = state.demand.shared(now);
         let wanted_shared = if full { usual.max(have[1] + 1) } else { usual };
         let good = state.good_idle(session, ways) + state.coming[0];
         let single = state.wanted_idle(now).saturating_sub(good);
         let single = single.min((bound - shared_bound).saturating_sub(have[0]));
-        let new = state.shared.iter().filter(|shared| shared.session == session).count();
-        let shared = wanted_shared.min(shared_bound).saturating_sub(new + state.coming[1]);
+        let is_new = |shared: &&Arc<Shared>| shared.session == session && shared.load().is_some();
+        let new = state.shared.iter().filter(is_new).count();
+        let shared = wanted_shared.saturating_sub(new + state.coming[1]);
+        let shared = shared.min(shared_bound.saturating_sub(have[1]));
         Count { have, lack: [single, shared] }
     }
 

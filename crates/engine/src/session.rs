@@ -16,10 +16,10 @@ use braid_core::keys::{
     CarrierNumber, Direction, SessionId, SessionSecret, TrafficSecret, split_export,
 };
 use braid_core::opening::Failure;
-use portable_atomic::{AtomicU32, Ordering};
+use portable_atomic::{AtomicU32, AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_rustls::TlsStream;
 
 use crate::steering::Registration;
@@ -30,6 +30,12 @@ const HELLO_LIMIT: Duration = Duration::from_secs(10);
 
 /// A side that has heard nothing for this long pings; after three times that it gives up.
 const QUIET: Duration = Duration::from_secs(20);
+
+/// How long a peer may take to answer when its session is in doubt.
+const PROOF_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long a session is worked after `bye`.
+const BYE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Messages that may wait for the connection. A peer that lets more pile up does not read.
 const OUTBOX: usize = 16_384;
@@ -52,6 +58,10 @@ pub struct Session {
     used: Mutex<NumberWindow>,
     outbox: mpsc::Sender<Message>,
     asks: Mutex<Asks>,
+    /// Messages that have come.
+    heard: AtomicUsize,
+    /// `bye` was said.
+    leaving: Notify,
     ended: watch::Sender<bool>,
 }
 
@@ -173,6 +183,8 @@ impl Session {
             used: Mutex::default(),
             outbox: sender,
             asks: Mutex::default(),
+            heard: AtomicUsize::new(0),
+            leaving: Notify::new(),
             ended: watch::Sender::new(false),
         };
         Ok((Arc::new(session), Wire { read, write, received, outbox, _place: place }))
@@ -185,6 +197,7 @@ impl Session {
             why = self.read(read, received, on) => why,
             why = send(write, outbox) => why,
             () = self.ended() => SessionError::Ended,
+            () = self.left() => SessionError::Ended,
         };
         self.end();
         let mut asks = self.asks();
@@ -212,6 +225,7 @@ impl Session {
                 }
             };
             quiet = 0;
+            self.heard.fetch_add(1, Ordering::Relaxed);
             match message {
                 Message::Hello(_) => return SessionError::Hello,
                 Message::Ping(bytes) => self.post(Message::Pong(bytes)),
@@ -274,6 +288,23 @@ impl Session {
     /// Tells the peer that the session is over, and why.
     pub fn bye(&self, reason: Bye) {
         self.post(Message::Bye(reason));
+        self.leaving.notify_one();
+    }
+
+    /// Ready when `bye` was said a while ago: a peer that does not read must not keep a session.
+    async fn left(&self) {
+        self.leaving.notified().await;
+        tokio::time::sleep(BYE_LIMIT).await;
+    }
+
+    /// Ends the session if the peer does not answer now.
+    pub async fn prove_alive(&self) {
+        let heard = self.heard.load(Ordering::Relaxed);
+        self.post(Message::Ping([0; 8]));
+        tokio::time::sleep(PROOF_LIMIT).await;
+        if self.heard.load(Ordering::Relaxed) == heard {
+            self.end();
+        }
     }
 
     fn end(&self) {

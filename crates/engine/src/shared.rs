@@ -1,18 +1,17 @@
 //! A carrier that several flows share: beyond the bound of carriers, and when a burst finds no
 //! single carrier idle.
 //!
-//! One task reads and hands records to the flows, and writes what they send, in turn. Credit keeps
-//! a flow whose reader stalls from stopping the others (PROTOCOL.md, "Credit").
+//! One task reads and hands records to the flows' mailboxes, and writes what they send, in turn.
+//! Credit keeps a flow whose reader stalls from stopping the others (PROTOCOL.md, "Credit").
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use braid_core::credit::{FIRST_CREDIT, ReceiveCredit, SendCredit};
-use braid_core::flow::Incoming as Order;
+use braid_core::flow::{Final, Incoming as Order};
 use braid_core::keys::SessionId;
 use braid_core::opening::{Failure, Open};
-use braid_core::record::{FlowNumber, MAX_PAYLOAD, RecordType, parse_credit};
+use braid_core::record::{FlowNumber, RecordType};
 use portable_atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -21,11 +20,18 @@ use tracing::debug;
 use crate::buffer::Buffer;
 use crate::carrier::{Carrier, Incoming, Outgoing};
 use crate::flow::{Inlet, Item, Outlet};
+use crate::mailbox::{Budget, Mail, lost};
 use crate::single::item;
 
 /// Data records that may wait for the connection: enough to keep it busy, few enough that a small
 /// flow's does not wait long.
 const WAITING: usize = 4;
+
+/// Other records that may wait for it. A peer that lets more pile up does not read.
+const SMALL_WAITING: usize = 16_384;
+
+/// Flows at a time; the other box may open so many, we open half.
+const FLOWS: usize = 2048;
 
 /// A shared carrier, for the flows on it.
 #[derive(Debug)]
@@ -34,36 +40,28 @@ pub(crate) struct Shared {
     pub(crate) session: SessionId,
     outbox: mpsc::UnboundedSender<Parcel>,
     room: Arc<Semaphore>,
+    small_waiting: AtomicUsize,
+    overrun: Notify,
     flows: Mutex<Flows>,
-    emptied: Notify,
     budget: Arc<Budget>,
 }
 
-/// Bytes that the windows of a peer's flows may hold beyond what each has at first, in all.
-#[derive(Debug)]
-pub(crate) struct Budget(AtomicUsize);
-
-impl Budget {
-    pub(crate) fn new(bytes: usize) -> Self {
-        Self(AtomicUsize::new(bytes))
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        let less = |left: usize| left.checked_sub(bytes);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-/// What a flow sends. Only data is held back by the connection; the rest is small, and bounded by
-/// the number of flows.
+/// What is sent, in this order.
 #[derive(Debug)]
 enum Parcel {
-    Data { flow: FlowNumber, buffer: Buffer, length: usize, _room: OwnedSemaphorePermit },
-    Small { flow: FlowNumber, kind: RecordType, payload: Vec<u8> },
+    Data {
+        flow: FlowNumber,
+        buffer: Buffer,
+        length: usize,
+        _room: OwnedSemaphorePermit,
+    },
+    Small {
+        flow: FlowNumber,
+        kind: RecordType,
+        payload: Vec<u8>,
+    },
+    /// Nothing more comes: the carrier has retired and its last flow is over.
+    Last,
 }
 
 #[derive(Debug, Default)]
@@ -75,24 +73,6 @@ struct Flows {
     retiring: bool,
 }
 
-/// What has come for a flow, and what it may send.
-#[derive(Debug)]
-struct Mail {
-    state: Mutex<MailState>,
-    arrived: Notify,
-    credited: Notify,
-    lost: Notify,
-}
-
-#[derive(Debug)]
-struct MailState {
-    records: VecDeque<(RecordType, Vec<u8>)>,
-    order: Order,
-    receive: ReceiveCredit,
-    send: SendCredit,
-    lost: bool,
-}
-
 /// A flow's place on a shared carrier; leaves it when dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -100,6 +80,8 @@ pub(crate) struct Slot {
     pub(crate) flow: FlowNumber,
     carrier: Arc<Shared>,
     mail: Arc<Mail>,
+    /// The last final record that was sent.
+    last_word: Mutex<Option<RecordType>>,
 }
 
 /// The sending half of a slot.
@@ -114,6 +96,17 @@ pub(crate) struct SlotInlet<'a> {
     current: Vec<u8>,
 }
 
+/// Tells the flows of a carrier that it has ended, however its task ends.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let mut flows = self.0.flows();
+        flows.closed = true;
+        flows.mail.values().for_each(|mail| mail.lose());
+    }
+}
+
 impl Shared {
     /// Takes a carrier; also returns the task that works it until it ends. `begin` is given each
     /// flow that the other box opens.
@@ -123,31 +116,18 @@ impl Shared {
         begin: impl FnMut(Slot, Open) + Send,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send) {
         let (outbox, parcels) = mpsc::unbounded_channel();
-        let (room, flows) = (Arc::new(Semaphore::new(WAITING)), Mutex::default());
         let shared = Arc::new(Self {
             session: carrier.session,
             outbox,
-            room,
-            flows,
-            emptied: Notify::new(),
+            room: Arc::new(Semaphore::new(WAITING)),
+            small_waiting: AtomicUsize::new(0),
+            overrun: Notify::new(),
+            flows: Mutex::default(),
             budget,
         });
-        let worked = Arc::clone(&shared);
+        let closing = Closing(Arc::clone(&shared));
         let task = async move {
-            // All of it is kept to the end: its place in the counts, and with the steering task.
-            let mut carrier = carrier;
-            let we_open = carrier.we_open;
-            let Carrier { stream, out, incoming, place, .. } = &mut carrier;
-            // What several flows send is bulk or will be: all ways are open to it.
-            if let Some(place) = place {
-                place.moved(usize::MAX / 2);
-            }
-            let ended = tokio::select! {
-                ended = worked.read(stream, incoming, we_open, begin) => ended,
-                ended = write(stream, out, parcels) => ended,
-                () = worked.emptied.notified() => Ok(()),
-            };
-            worked.close();
+            let ended = closing.0.work(carrier, parcels, begin).await;
             if let Err(error) = ended {
                 debug!(%error, "shared carrier ended");
             }
@@ -155,43 +135,83 @@ impl Shared {
         (shared, task)
     }
 
-    /// Opens a flow; `None` when the carrier has ended.
+    /// Works the carrier until it ends. All of it is kept to the end: its place in the counts, and
+    /// with the steering task.
+    async fn work(
+        self: &Arc<Self>,
+        mut carrier: Carrier,
+        parcels: mpsc::UnboundedReceiver<Parcel>,
+        begin: impl FnMut(Slot, Open) + Send,
+    ) -> io::Result<()> {
+        let we_open = carrier.we_open;
+        let Carrier { stream, out, incoming, place, .. } = &mut carrier;
+        // What several flows send is bulk or will be: all ways are open to it.
+        if let Some(place) = place {
+            place.moved(usize::MAX / 2);
+        }
+        tokio::select! {
+            ended = self.read(stream, incoming, we_open, begin) => return ended,
+            ended = self.write(stream, out, parcels) => ended?,
+            () = self.overrun.notified() => {
+                return Err(io::Error::other("the other box does not read"));
+            }
+        }
+        carrier.close_in_order().await;
+        Ok(())
+    }
+
+    /// Opens a flow; `None` when the carrier takes no more.
     pub(crate) fn open(self: &Arc<Self>, open: &Open) -> Option<Slot> {
         let mut flows = self.flows();
-        if flows.closed || flows.retiring {
-            return None;
-        }
-        let Some(next) = flows.last.checked_add(1) else {
-            flows.retiring = true;
+        let next = flows.last.checked_add(1);
+        let takes_more = !flows.closed && !flows.retiring && flows.mail.len() < FLOWS / 2;
+        let (true, Some(next)) = (takes_more, next) else {
+            flows.retiring |= next.is_none();
             return None;
         };
-        flows.last = next;
         let flow = FlowNumber(next);
-        let slot = self.slot(&mut flows, flow, Order::from_other());
         // Under the lock, so that flows are opened in the order of their numbers.
-        self.post(Parcel::Small { flow, kind: RecordType::Open, payload: open.encode() }).ok()?;
-        Some(slot)
+        let opening = Parcel::Small { flow, kind: RecordType::Open, payload: open.encode() };
+        if self.post(opening).is_err() {
+            flows.closed = true;
+            return None;
+        }
+        flows.last = next;
+        Some(self.slot(&mut flows, flow, Order::from_other()))
     }
 
     /// How many flows are on it; `None` when it takes no more.
     pub(crate) fn load(&self) -> Option<usize> {
         let flows = self.flows();
-        (!flows.closed && !flows.retiring).then(|| flows.mail.len())
+        let takes_more = !flows.closed && !flows.retiring && flows.mail.len() < FLOWS / 2;
+        takes_more.then(|| flows.mail.len())
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.flows().closed
     }
 
     /// Takes no further flow, and ends when the last is over.
     pub(crate) fn retire(&self) {
         let mut flows = self.flows();
-        flows.retiring = true;
-        if flows.mail.is_empty() {
-            self.emptied.notify_one();
+        if !flows.retiring {
+            flows.retiring = true;
+            self.end_if_empty(&flows);
+        }
+    }
+
+    /// Behind all that its flows have sent.
+    fn end_if_empty(&self, flows: &Flows) {
+        if flows.retiring && flows.mail.is_empty() {
+            let _ = self.outbox.send(Parcel::Last);
         }
     }
 
     fn slot(self: &Arc<Self>, flows: &mut Flows, flow: FlowNumber, order: Order) -> Slot {
         let mail = Arc::new(Mail::new(order));
         flows.mail.insert(flow, Arc::clone(&mail));
-        Slot { flow, carrier: Arc::clone(self), mail }
+        Slot { flow, carrier: Arc::clone(self), mail, last_word: Mutex::new(None) }
     }
 
     async fn read(
@@ -203,128 +223,74 @@ impl Shared {
     ) -> io::Result<()> {
         loop {
             let came = incoming.next(stream).await.map_err(io::Error::other)?;
-            if came.kind == RecordType::Open {
-                if we_open {
-                    return Err(io::ErrorKind::InvalidData.into());
+            match came.kind {
+                RecordType::Open if !we_open => {
+                    let open = Open::parse(incoming.bytes(&came)).map_err(io::Error::other)?;
+                    begin(self.begun(came.flow)?, open);
                 }
-                let open = Open::parse(incoming.bytes(&came)).map_err(io::Error::other)?;
-                begin(self.begun(came.flow)?, open);
-                continue;
-            }
-            if came.kind == RecordType::Retire {
-                self.retire();
-                continue;
-            }
-            let mail = {
-                let flows = self.flows();
-                // Of a flow that is over here: it crossed our last word.
-                if came.flow.0 > flows.last {
-                    return Err(io::ErrorKind::InvalidData.into());
+                RecordType::Retire if we_open => self.retire(),
+                kind if kind.is_of_flow() && kind != RecordType::Open => {
+                    if let Some(mail) = self.mail_of(came.flow)? {
+                        mail.deliver(kind, incoming.bytes(&came))?;
+                    }
                 }
-                flows.mail.get(&came.flow).cloned()
-            };
-            if let Some(mail) = mail {
-                mail.deliver(came.kind, incoming.bytes(&came))?;
+                _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "out of place")),
             }
         }
     }
 
+    /// A flow's mailbox; none for one that is over here: the record has crossed our last word.
+    fn mail_of(&self, flow: FlowNumber) -> io::Result<Option<Arc<Mail>>> {
+        let flows = self.flows();
+        if flow.0 > flows.last {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "no such flow"));
+        }
+        Ok(flows.mail.get(&flow).cloned())
+    }
+
     fn begun(self: &Arc<Self>, flow: FlowNumber) -> io::Result<Slot> {
         let mut flows = self.flows();
-        if flow.0 <= flows.last {
-            return Err(io::ErrorKind::InvalidData.into());
+        if flow.0 <= flows.last || flows.mail.len() >= FLOWS {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a flow too many"));
         }
         flows.last = flow.0;
         Ok(self.slot(&mut flows, flow, Order::from_opener()))
     }
 
-    fn close(&self) {
-        let mut flows = self.flows();
-        flows.closed = true;
-        for mail in flows.mail.values() {
-            mail.lose();
+    /// Hands something to the task that writes.
+    fn post(&self, parcel: Parcel) -> io::Result<()> {
+        if matches!(parcel, Parcel::Small { .. })
+            && self.small_waiting.fetch_add(1, Ordering::Relaxed) >= SMALL_WAITING
+        {
+            self.overrun.notify_one();
+            return Err(lost());
         }
+        self.outbox.send(parcel).map_err(|_| lost())
     }
 
-    fn post(&self, parcel: Parcel) -> io::Result<()> {
-        self.outbox.send(parcel).map_err(|_| io::ErrorKind::ConnectionAborted.into())
+    async fn write(
+        &self,
+        stream: &TcpStream,
+        out: &mut Outgoing,
+        mut parcels: mpsc::UnboundedReceiver<Parcel>,
+    ) -> io::Result<()> {
+        while let Some(parcel) = parcels.recv().await {
+            match parcel {
+                Parcel::Data { flow, mut buffer, length, _room } => {
+                    out.send_data(stream, flow, &mut buffer, length).await?;
+                }
+                Parcel::Small { flow, kind, payload } => {
+                    self.small_waiting.fetch_sub(1, Ordering::Relaxed);
+                    out.send(stream, kind, flow, &payload).await?;
+                }
+                Parcel::Last => break,
+            }
+        }
+        Ok(())
     }
 
     fn flows(&self) -> MutexGuard<'_, Flows> {
         self.flows.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-async fn write(
-    stream: &TcpStream,
-    out: &mut Outgoing,
-    mut parcels: mpsc::UnboundedReceiver<Parcel>,
-) -> io::Result<()> {
-    while let Some(parcel) = parcels.recv().await {
-        match parcel {
-            Parcel::Data { flow, mut buffer, length, _room } => {
-                out.send_data(stream, flow, &mut buffer, length).await?;
-            }
-            Parcel::Small { flow, kind, payload } => out.send(stream, kind, flow, &payload).await?,
-        }
-    }
-    Ok(())
-}
-
-impl Mail {
-    fn new(order: Order) -> Self {
-        let state = MailState {
-            records: VecDeque::new(),
-            order,
-            receive: ReceiveCredit::default(),
-            send: SendCredit::default(),
-            lost: false,
-        };
-        let (arrived, credited, lost) = (Notify::new(), Notify::new(), Notify::new());
-        Self { state: Mutex::new(state), arrived, credited, lost }
-    }
-
-    /// # Errors
-    /// When the other box sends what it may not.
-    fn deliver(&self, kind: RecordType, payload: &[u8]) -> io::Result<()> {
-        let mut state = self.state();
-        if !state.order.take(kind) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a record out of order"));
-        }
-        match kind {
-            RecordType::Credit => {
-                let bytes = parse_credit(payload).ok_or(io::ErrorKind::InvalidData)?;
-                state.send.add(bytes).map_err(io::Error::other)?;
-                drop(state);
-                self.credited.notify_one();
-                return Ok(());
-            }
-            RecordType::Data => state.receive.arrived(payload.len()).map_err(io::Error::other)?,
-            _ => {}
-        }
-        // Small records are put together: what is held costs little more than its bytes.
-        match state.records.back_mut() {
-            Some((RecordType::Data, held))
-                if kind == RecordType::Data && held.len() + payload.len() <= MAX_PAYLOAD =>
-            {
-                held.extend_from_slice(payload);
-            }
-            _ => state.records.push_back((kind, payload.to_vec())),
-        }
-        drop(state);
-        self.arrived.notify_one();
-        Ok(())
-    }
-
-    fn lose(&self) {
-        self.state().lost = true;
-        self.arrived.notify_one();
-        self.credited.notify_one();
-        self.lost.notify_one();
-    }
-
-    fn state(&self) -> MutexGuard<'_, MailState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -334,55 +300,48 @@ impl Slot {
         (SlotOutlet { slot: self, failure }, SlotInlet { slot: self, current: Vec::new() })
     }
 
-    /// Ready when the carrier has ended.
-    pub(crate) async fn lost(&self) {
-        self.mail.lost.notified().await;
+    /// Ready when the carrier has ended, or the other box has reset the flow.
+    pub(crate) async fn doomed(&self) {
+        self.mail.doomed().await;
     }
 
     /// Tells the other box something small.
     pub(crate) fn tell(&self, kind: RecordType, payload: &[u8]) -> io::Result<()> {
+        if Final::of(kind).is_some() {
+            *self.last_word() = Some(kind);
+        }
         let payload = payload.to_vec();
         self.carrier.post(Parcel::Small { flow: self.flow, kind, payload })
+    }
+
+    fn last_word(&self) -> MutexGuard<'_, Option<RecordType>> {
+        self.last_word.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let window = self.mail.state().receive.window();
-        self.carrier.budget.give_back(window - FIRST_CREDIT);
+        let last_word = *self.last_word();
+        let over = last_word.is_some() && self.mail.has_ended();
+        if !over && matches!(last_word, None | Some(RecordType::Fin)) {
+            let _ = self.tell(RecordType::Reset, &[]);
+        }
+        self.mail.leave(&self.carrier.budget);
         let mut flows = self.carrier.flows();
         flows.mail.remove(&self.flow);
-        if flows.retiring && flows.mail.is_empty() {
-            self.carrier.emptied.notify_one();
-        }
+        self.carrier.end_if_empty(&flows);
     }
-}
-
-fn lost() -> io::Error {
-    io::ErrorKind::ConnectionAborted.into()
 }
 
 impl Outlet for SlotOutlet<'_> {
     async fn room(&mut self, most: usize) -> io::Result<usize> {
-        loop {
-            {
-                let state = self.slot.mail.state();
-                if state.lost {
-                    return Err(lost());
-                }
-                let available = state.send.available();
-                if available > 0 {
-                    return Ok(available.min(most));
-                }
-            }
-            self.slot.mail.credited.notified().await;
-        }
+        self.slot.mail.room(most).await
     }
 
     async fn data(&mut self, buffer: Buffer, length: usize) -> io::Result<()> {
         let room = Arc::clone(&self.slot.carrier.room).acquire_owned().await;
         let room = room.map_err(|_| lost())?;
-        self.slot.mail.state().send.spend(length);
+        self.slot.mail.spend(length);
         let flow = self.slot.flow;
         self.slot.carrier.post(Parcel::Data { flow, buffer, length, _room: room })
     }
@@ -393,44 +352,26 @@ impl Outlet for SlotOutlet<'_> {
 
     fn reset(&mut self) -> bool {
         match self.failure {
-            Some(failure) => self.slot.tell(RecordType::Failed, &[failure as u8]),
+            Some(failure) => self.slot.tell(RecordType::Failed, &[failure.code()]),
             None => self.slot.tell(RecordType::Reset, &[]),
         }
         .is_ok()
+    }
+
+    fn is_whole(&self) -> bool {
+        true
     }
 }
 
 impl Inlet for SlotInlet<'_> {
     async fn next(&mut self) -> io::Result<Item<'_>> {
-        loop {
-            {
-                let mut state = self.slot.mail.state();
-                if let Some((kind, payload)) = state.records.pop_front() {
-                    self.current = payload;
-                    drop(state);
-                    return item(kind, &self.current);
-                }
-                if state.lost {
-                    return Err(lost());
-                }
-            }
-            self.slot.mail.arrived.notified().await;
-        }
+        let (kind, payload) = self.slot.mail.next().await?;
+        self.current = payload;
+        item(kind, &self.current)
     }
 
     fn passed(&mut self, bytes: usize) -> io::Result<()> {
-        let budget = &self.slot.carrier.budget;
-        let credit = {
-            let receive = &mut self.slot.mail.state().receive;
-            let before = receive.window();
-            let may_grow = budget.take(before);
-            let credit = receive.consumed(bytes, may_grow);
-            if may_grow && receive.window() == before {
-                budget.give_back(before);
-            }
-            credit
-        };
-        match credit {
+        match self.slot.mail.passed(bytes, &self.slot.carrier.budget) {
             Some(credit) => self.slot.tell(RecordType::Credit, &credit.to_be_bytes()),
             None => Ok(()),
         }

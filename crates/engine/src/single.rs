@@ -139,6 +139,10 @@ impl Outlet for SingleOutlet<'_> {
             None => self.out.try_send(self.stream, RecordType::Reset, self.flow, &[]),
         }
     }
+
+    fn is_whole(&self) -> bool {
+        self.out.is_whole()
+    }
 }
 
 impl Inlet for SingleInlet<'_> {

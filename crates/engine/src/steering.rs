@@ -51,8 +51,6 @@ pub struct PlaceState {
     /// The way of the first subflow in the kernel's list, on which a lone record leaves; none
     /// while there is no subflow.
     pub first: Option<usize>,
-    /// How many ways have a subflow.
-    pub joined: usize,
 }
 
 #[derive(Debug)]
@@ -93,9 +91,7 @@ impl Registration {
     pub fn state(&self) -> PlaceState {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Registration {
     /// So many bytes more go over the connection: from a certain number on, over its far ways too.
     pub fn moved(&self, bytes: usize) {
         let before = self.moved.fetch_add(bytes, Ordering::Relaxed);
@@ -119,7 +115,7 @@ impl Drop for Registration {
 }
 
 fn place_state(joins: &Joins) -> PlaceState {
-    PlaceState { first: joins.first(), joined: joins.joined() }
+    PlaceState { first: joins.first() }
 }
 
 struct Task {
@@ -140,8 +136,9 @@ struct Connection {
     asked: Vec<Option<Instant>>,
     /// Whether a way's subflow is a backup, as far as the kernel was told.
     backups: Vec<bool>,
-    /// When the kernel is to be told what it refused to hear.
+    /// When the kernel is to be told what it refused to hear, and how often it has.
     settle: Option<Instant>,
+    refusals: u32,
 }
 
 impl Connection {
@@ -156,6 +153,7 @@ impl Connection {
             asked: vec![None; count],
             backups: vec![false; count],
             settle: None,
+            refusals: 0,
         }
     }
 
@@ -296,10 +294,14 @@ async fn settle(manager: &PathManager, token: u32, connection: &mut Connection, 
             continue;
         }
         match manager.set_backup(token, way.local, way.remote, backup).await {
-            Ok(()) => connection.backups[number] = backup,
+            Ok(()) => {
+                connection.backups[number] = backup;
+                connection.refusals = 0;
+            }
             Err(error) => {
                 trace!(token, local = %way.local, %error, "subflow's priority not changed yet");
-                connection.settle = Some(now + SETTLE);
+                connection.settle = Some(now + SETTLE * (1 << connection.refusals.min(8)));
+                connection.refusals += 1;
             }
         }
     }

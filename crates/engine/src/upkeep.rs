@@ -36,7 +36,7 @@ struct Upkeep {
 /// Keeps the carriers of a peer for as long as the box runs.
 pub(crate) async fn keep(peering: Arc<Peering>) {
     let (failed_sender, mut failed) = mpsc::unbounded_channel();
-    let mut upkeep = Upkeep::default();
+    let (mut upkeep, mut swept) = (Upkeep::default(), None);
     loop {
         tokio::select! {
             () = peering.pool.work.notified() => {}
@@ -46,7 +46,12 @@ pub(crate) async fn keep(peering: Arc<Peering>) {
             upkeep.dialled(dialled);
         }
         let Some(session) = peering.session() else { continue };
-        peering.pool.sweep(session.id, peering.ways());
+        if swept.is_none_or(|swept: Instant| swept.elapsed() >= LOOK) {
+            swept = Some(Instant::now());
+            for carrier in peering.pool.sweep(session.id, peering.ways()) {
+                peering.tasks.spawn(carrier.close_in_order());
+            }
+        }
         match peering.ways() {
             Some(ways) => upkeep.dial(&peering, &session, ways, &failed_sender),
             None => upkeep.ask(&peering, &session),

@@ -113,6 +113,17 @@ pub fn info(socket: &impl AsFd) -> io::Result<Option<Info>> {
     Ok(Some(Info { token: raw.token, fallback: raw.flags & FLAG_FALLBACK != 0 }))
 }
 
+/// Bytes written that the far end's kernel has not acknowledged (`SIOCOUTQ`, Linux 5.17).
+///
+/// # Errors
+/// From `ioctl`.
+pub fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ, which is SIOCOUTQ, writes one int through the pointer, which is valid.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(bytes.max(0) as usize) }
+}
+
 /// Makes the close of `socket` a reset (RST, or MP_FASTCLOSE) instead of an orderly end.
 ///
 /// # Errors
@@ -145,18 +156,6 @@ pub fn keep_alive(
 ) -> io::Result<()> {
     let wanted = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count);
     unless_unknown(SockRef::from(socket).set_tcp_keepalive(&wanted))
-}
-
-/// Bounds what `socket` takes ahead of what it has sent: it is writable while less than `bytes`
-/// wait unsent.
-///
-/// A kernel whose MPTCP does not know it (before Linux 6.9) goes by the send buffer alone, and that
-/// is no error.
-///
-/// # Errors
-/// From `setsockopt`.
-pub fn not_sent_low_water(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
-    unless_unknown(SockRef::from(socket).set_tcp_notsent_lowat(bytes))
 }
 
 /// An option that MPTCP does not have is EOPNOTSUPP, where TCP has it.
@@ -223,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn mptcp_takes_keep_alive_and_low_water_on_both_ends() {
+    fn mptcp_takes_keep_alive_on_both_ends() {
         let listener = listener("[::1]:0".parse().unwrap()).unwrap();
         listener.set_nonblocking(false).unwrap();
         let remote = listener.local_addr().unwrap();
@@ -235,14 +234,13 @@ mod tests {
         let (server, _) = listener.accept().unwrap();
         keep_alive(&server, idle, interval, 3).unwrap();
         for end in [&client, &server] {
-            not_sent_low_water(end, 65_536).unwrap();
             let end = SockRef::from(end);
             assert!(end.keepalive().unwrap());
             assert_eq!(end.tcp_keepalive_time().unwrap(), idle);
             assert_eq!(end.tcp_keepalive_interval().unwrap(), interval);
             assert_eq!(end.tcp_keepalive_retries().unwrap(), 3);
-            assert_eq!(end.tcp_notsent_lowat().unwrap(), 65_536);
         }
         assert!(keep_alive(&client, idle, interval, 1000).is_err());
+        assert_eq!(unacknowledged(&client).unwrap(), 0);
     }
 }
