@@ -97,7 +97,8 @@ impl End {
                 may
             }
             RecordType::Start | RecordType::Ready => false,
-            RecordType::Rekey | RecordType::Retire => true,
+            RecordType::Rekey => true,
+            RecordType::Retire => self.opens,
             _ if came.flow.0 > self.last => false,
             kind => {
                 self.flows.get_mut(&came.flow.0).is_none_or(|flow| flow.arrive(kind, came.amount))
