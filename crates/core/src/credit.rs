@@ -127,7 +127,7 @@ impl ReceiveCredit {
     }
 
     fn give(&mut self, may_grow: bool) -> u32 {
-        // At the largest window it only grows: beyond what 32 bits hold, in time.
+        // While the window does not grow this does: beyond what 32 bits hold, in time.
         self.kept_up = if self.ran_empty { self.kept_up.saturating_add(self.owed) } else { 0 };
         self.ran_empty = false;
         let mut given = std::mem::take(&mut self.owed);

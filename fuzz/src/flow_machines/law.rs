@@ -3,7 +3,7 @@
 use braid_core::record::RecordType;
 
 /// Everything that a side has sent of a flow behind its `open`.
-#[derive(Default)]
+#[derive(Clone)]
 pub(super) struct Law {
     /// Whether it is the side that opened the flow.
     opener: bool,

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use braid_core::credit::{MAX_CREDIT, ReceiveCredit, SendCredit};
+use braid_core::credit::{ReceiveCredit, SendCredit};
 use braid_core::flow::Incoming;
-use braid_core::record::RecordType;
+use braid_core::record::{MAX_PAYLOAD, RecordType};
 
 use super::law::Law;
 use super::seat::Seat;
@@ -12,6 +12,9 @@ use super::{Came, Input};
 
 /// What a flow may have on its way in a direction at its beginning.
 const FIRST_CREDIT: usize = 65_536;
+
+/// What it may ever have.
+const MAX_CREDIT: usize = 4_194_304;
 
 /// One end of it.
 struct End {
@@ -43,10 +46,12 @@ pub(super) fn run(opens: bool, input: &mut Input<'_>) {
                 end.begin(end.last + 1);
                 true
             }
-            0..=0x7f => {
+            choice @ 0..=0x7f => {
                 let back = u32::from(input.u8() % 4);
-                if let Some(flow) = end.flows.get_mut(&end.last.wrapping_sub(back)) {
-                    flow.step(input);
+                match end.flows.get_mut(&end.last.wrapping_sub(back)) {
+                    Some(flow) if choice >= 0x70 => flow.keep_up(input),
+                    Some(flow) => flow.step(input),
+                    None => {}
                 }
                 true
             }
@@ -92,7 +97,8 @@ impl End {
                 may
             }
             RecordType::Start | RecordType::Ready => false,
-            RecordType::Rekey | RecordType::Retire => true,
+            RecordType::Rekey => true,
+            RecordType::Retire => self.opens,
             _ if came.flow.0 > self.last => false,
             kind => {
                 self.flows.get_mut(&came.flow.0).is_none_or(|flow| flow.arrive(kind, came.amount))
@@ -122,7 +128,15 @@ impl Flow {
             }
             _ => {}
         }
-        self.records.push_back((kind, amount as usize));
+        match self.records.back_mut() {
+            // Small ones are put together.
+            Some((RecordType::Data, held))
+                if kind == RecordType::Data && *held + amount as usize <= MAX_PAYLOAD =>
+            {
+                *held += amount as usize;
+            }
+            _ => self.records.push_back((kind, amount as usize)),
+        }
         true
     }
 
@@ -149,13 +163,34 @@ impl Flow {
             return;
         }
         for _ in 0..=choice & 0x0f {
-            if !self.seat.reads() {
+            self.take_next(choice & 0x20 == 0, input);
+        }
+    }
+
+    /// The far end sends what it may, as often as it may, and the local end takes it at once.
+    fn keep_up(&mut self, input: &mut Input<'_>) {
+        let choice = input.u8();
+        for _ in 0..choice & 0x7f {
+            let most = self.given.min(MAX_PAYLOAD) as u32;
+            if most == 0 || !self.records.is_empty() || !self.may_come(RecordType::Data) {
                 return;
             }
-            let Some((kind, length)) = self.records.pop_front() else { return };
-            if self.seat.take(kind, input) {
-                self.taken_up(length);
-            }
+            assert!(self.arrive(RecordType::Data, most));
+            self.take_next(choice & 0x80 == 0, input);
+        }
+    }
+
+    fn may_come(&self, kind: RecordType) -> bool {
+        self.law.clone().allows(kind)
+    }
+
+    fn take_next(&mut self, may_grow: bool, input: &mut Input<'_>) {
+        if !self.seat.reads() {
+            return;
+        }
+        let Some((kind, length)) = self.records.pop_front() else { return };
+        if self.seat.take(kind, input) {
+            self.taken_up(length, may_grow);
         }
     }
 
@@ -170,12 +205,15 @@ impl Flow {
     }
 
     /// The local end has taken bytes; the far end may be given more.
-    fn taken_up(&mut self, bytes: usize) {
-        if let Some(credit) = self.receive.consumed(bytes, !bytes.is_multiple_of(3)) {
+    fn taken_up(&mut self, bytes: usize, may_grow: bool) {
+        let window = self.receive.window();
+        if let Some(credit) = self.receive.consumed(bytes, may_grow) {
             assert_ne!(credit, 0);
             self.seat.say(RecordType::Credit);
             self.given += credit as usize;
         }
-        assert!(self.given <= MAX_CREDIT, "more than may be on its way");
+        let grown = self.receive.window();
+        assert!(grown == window || (may_grow && grown == 2 * window));
+        assert!(self.given <= grown && grown <= MAX_CREDIT, "more than may be on its way");
     }
 }
