@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tracing::debug;
 
 use crate::buffer::Buffer;
-use crate::carrier::write_all;
+use crate::records::write_all;
 
 /// Payload of a flow's first records, bytes: one segment with all its headers, so that the first
 /// byte is not kept back for the last of a long record.

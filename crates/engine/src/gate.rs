@@ -19,8 +19,9 @@ use tracing::{debug, warn};
 
 use crate::carrier::{AcceptError, Carrier};
 use crate::dial::keep_alive;
+use crate::directory::Directory;
 use crate::ingress::Trouble;
-use crate::peering::{Directory, Peering};
+use crate::peering::Peering;
 use crate::session::SessionError;
 use crate::tasks::Tasks;
 use crate::throttle::{Bound, Throttle};

@@ -11,6 +11,7 @@
 pub mod buffer;
 pub mod carrier;
 pub mod dial;
+pub mod directory;
 pub mod egress;
 pub mod error;
 pub mod flow;
@@ -21,6 +22,7 @@ pub mod kernel;
 pub mod mailbox;
 pub mod peering;
 pub mod pool;
+pub mod records;
 pub mod session;
 pub mod shared;
 pub mod single;

@@ -4,9 +4,8 @@
 //! It keeps a session up where the peer can be dialled, and decides which of two stands. The
 //! carriers' number is `upkeep`'s, what flows do on them `ingress`'s and `egress`'s.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use braid_core::backoff::Backoff;
@@ -22,6 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::carrier::Carrier;
 use crate::dial::{self, Ways, random};
+use crate::directory::Directory;
 use crate::egress::{self, Connects};
 use crate::mailbox::Budget;
 use crate::pool::Pool;
@@ -31,6 +31,7 @@ use crate::steering::Steering;
 use crate::tasks::Tasks;
 use crate::throttle::{Bound, Throttle};
 use crate::tls::{Tls, TlsError};
+use crate::upkeep::Theirs;
 
 /// A session is replaced after this long, less a random tenth.
 const RENEW: Duration = Duration::from_secs(3600);
@@ -43,9 +44,6 @@ const STEADY: Duration = Duration::from_secs(10);
 
 /// How long the peer may take for the TLS handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long a box that stops waits until its peers are told.
-const GOODBYE: Duration = Duration::from_millis(200);
 
 /// How long a flow waits for a session.
 const SESSION_LIMIT: Duration = Duration::from_secs(20);
@@ -101,22 +99,6 @@ pub(crate) struct Bounds {
     pub(crate) flows: Bound,
     pub(crate) connects: Bound,
 }
-
-/// How many carriers the peer wants us to dial for it, and how many there are: single, shared.
-#[derive(Debug, Default)]
-pub(crate) struct Theirs {
-    want: Mutex<[usize; 2]>,
-    /// Each held once by every carrier.
-    have: [Arc<()>; 2],
-}
-
-/// The sessions of a box by their names: carriers name theirs.
-#[derive(Debug, Default)]
-pub struct Directory {
-    sessions: Mutex<Sessions>,
-}
-
-type Sessions = HashMap<SessionId, (Arc<Peering>, Arc<Session>)>;
 
 /// What all peerings of a box have in common.
 #[derive(Clone, Debug)]
@@ -441,71 +423,5 @@ impl Peering {
                 self.tasks.spawn(Shared::start(carrier, Arc::clone(&self.budget), begin).1);
             }
         }
-    }
-}
-
-impl Theirs {
-    pub(crate) fn want(&self, want: [usize; 2]) {
-        *self.want.lock().unwrap_or_else(PoisonError::into_inner) = want;
-    }
-
-    /// Counts one; until it is dropped.
-    pub(crate) fn count(&self, shared: bool) -> Arc<()> {
-        Arc::clone(&self.have[usize::from(shared)])
-    }
-
-    pub(crate) fn have(&self) -> usize {
-        self.have_each().iter().sum()
-    }
-
-    /// How many more are wanted, `left` at most.
-    pub(crate) fn lack(&self, left: usize) -> [usize; 2] {
-        let want = *self.want.lock().unwrap_or_else(PoisonError::into_inner);
-        let have = self.have_each();
-        let left = left.saturating_sub(have[0] + have[1]);
-        let shared = want[1].saturating_sub(have[1]).min(left);
-        [want[0].saturating_sub(have[0]).min(left - shared), shared]
-    }
-
-    fn have_each(&self) -> [usize; 2] {
-        [Arc::strong_count(&self.have[0]) - 1, Arc::strong_count(&self.have[1]) - 1]
-    }
-}
-
-impl Directory {
-    /// The session of this name, and whose it is.
-    #[must_use]
-    pub fn find(&self, id: SessionId) -> Option<(Arc<Peering>, Arc<Session>)> {
-        self.sessions().get(&id).cloned()
-    }
-
-    /// Tells every peer that this box stops, and gives that a moment to leave.
-    pub async fn say_goodbye(&self) {
-        let sessions: Vec<_> = self.sessions().values().map(|(_, s)| Arc::clone(s)).collect();
-        for session in &sessions {
-            session.bye(Bye::Stopping);
-        }
-        let ended = futures_util::future::join_all(sessions.iter().map(|s| s.ended()));
-        let _ = tokio::time::timeout(GOODBYE, ended).await;
-    }
-
-    fn add(&self, peering: &Arc<Peering>, session: &Arc<Session>) {
-        let mut sessions = self.sessions();
-        // One may be in use and one being replaced: a peer that makes more loses the oldest.
-        let of_peer = sessions.values().filter(|(of, _)| Arc::ptr_eq(of, peering));
-        let mut of_peer: Vec<_> = of_peer.map(|(_, session)| Arc::clone(session)).collect();
-        of_peer.sort_by_key(|session| session.began);
-        for old in of_peer.iter().rev().skip(1) {
-            old.bye(Bye::Limit);
-        }
-        sessions.insert(session.id, (Arc::clone(peering), Arc::clone(session)));
-    }
-
-    fn remove(&self, id: SessionId) {
-        self.sessions().remove(&id);
-    }
-
-    fn sessions(&self) -> MutexGuard<'_, Sessions> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

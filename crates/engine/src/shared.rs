@@ -18,9 +18,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::debug;
 
 use crate::buffer::Buffer;
-use crate::carrier::{Carrier, Incoming, Outgoing};
+use crate::carrier::Carrier;
 use crate::flow::{Inlet, Item, Outlet};
 use crate::mailbox::{Budget, Mail, lost};
+use crate::records::{Incoming, Outgoing};
 use crate::single::item;
 
 /// Data records that may wait for the connection: enough to keep it busy, few enough that a small

@@ -11,8 +11,9 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::buffer::Buffer;
-use crate::carrier::{Came, Carrier, Incoming, Outgoing};
+use crate::carrier::Carrier;
 use crate::flow::{Inlet, Item, Outlet};
+use crate::records::{Came, Incoming, Outgoing};
 use crate::steering::Registration;
 
 /// The sending half of a seat.

@@ -18,12 +18,13 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::dial::Ways;
+use crate::directory::Directory;
 use crate::error::StartError;
 use crate::gate::{Gate, Unproved};
 use crate::identity::{self, Identity};
 use crate::ingress::{Ingress, Trouble};
 use crate::kernel::Kernel;
-use crate::peering::{Common, Directory, Peering};
+use crate::peering::{Common, Peering};
 use crate::steering::Steering;
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;

@@ -1,7 +1,7 @@
 //! Keeps a peer's carriers: dials those that are lacking, on which we open or the peer does, or
 //! asks the peer for them where it cannot be dialled.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use braid_core::backoff::Backoff;
@@ -22,6 +22,14 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Carriers being dialled at a time: a burst of handshakes takes the links from those who use them.
 const AT_ONCE: usize = 16;
+
+/// How many carriers the peer wants us to dial for it, and how many there are: single, shared.
+#[derive(Debug, Default)]
+pub(crate) struct Theirs {
+    want: Mutex<[usize; 2]>,
+    /// Each held once by every carrier.
+    have: [Arc<()>; 2],
+}
 
 /// The state of keeping up.
 #[derive(Debug, Default)]
@@ -168,5 +176,33 @@ impl Attempt {
             // There may be more to be dialled.
             peering.pool.work.notify_one();
         });
+    }
+}
+
+impl Theirs {
+    pub(crate) fn want(&self, want: [usize; 2]) {
+        *self.want.lock().unwrap_or_else(PoisonError::into_inner) = want;
+    }
+
+    /// Counts one; until it is dropped.
+    pub(crate) fn count(&self, shared: bool) -> Arc<()> {
+        Arc::clone(&self.have[usize::from(shared)])
+    }
+
+    pub(crate) fn have(&self) -> usize {
+        self.have_each().iter().sum()
+    }
+
+    /// How many more are wanted, `left` at most.
+    pub(crate) fn lack(&self, left: usize) -> [usize; 2] {
+        let want = *self.want.lock().unwrap_or_else(PoisonError::into_inner);
+        let have = self.have_each();
+        let left = left.saturating_sub(have[0] + have[1]);
+        let shared = want[1].saturating_sub(have[1]).min(left);
+        [want[0].saturating_sub(have[0]).min(left - shared), shared]
+    }
+
+    fn have_each(&self) -> [usize; 2] {
+        [Arc::strong_count(&self.have[0]) - 1, Arc::strong_count(&self.have[1]) - 1]
     }
 }
