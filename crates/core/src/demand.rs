@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 /// Idle carriers beyond what is in use, while there is traffic.
-const SPARE: usize = 8;
+const SPARE: usize = 24;
 
 /// Shared carriers for a burst, while there is traffic.
 const SHARED: usize = 4;
@@ -78,9 +78,9 @@ mod tests {
         let mut demand = Demand::new(start);
         assert_eq!(demand.idle(start, 0), SPARE);
         demand.began(start, 200);
-        assert_eq!(demand.idle(start, 0), 204);
-        assert_eq!(demand.idle(start, 150), 54);
-        assert_eq!(demand.idle(start + PERIOD, 0), 204);
+        assert_eq!(demand.idle(start, 0), 200 + SPARE / 2);
+        assert_eq!(demand.idle(start, 150), 50 + SPARE / 2);
+        assert_eq!(demand.idle(start + PERIOD, 0), 200 + SPARE / 2);
         assert_eq!(demand.idle(start + 2 * PERIOD, 0), SPARE);
     }
 

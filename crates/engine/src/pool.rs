@@ -26,6 +26,9 @@ const SEAT_LIMIT: Duration = Duration::from_secs(20);
 const SHARED_MOST: usize = 8;
 const SHARED_LOAD: usize = 16;
 
+/// From so many busy carriers on, flows use far ways at once: together they fill the best one.
+const CROWD: usize = 8;
+
 /// The first and longest pause between two attempts to replace misplaced carriers.
 const REPLACE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
 
@@ -120,6 +123,11 @@ impl Pool {
                 state.busy += 1;
                 let flows = state.busy + state.shared_flows();
                 state.demand.began(now, flows);
+                if state.busy > CROWD
+                    && let Some(place) = &carrier.place
+                {
+                    place.crowded();
+                }
                 if state.idle.len() < state.wanted_idle(now) {
                     self.work.notify_one();
                 }

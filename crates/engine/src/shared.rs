@@ -149,7 +149,7 @@ impl Shared {
         let Carrier { stream, out, incoming, place, .. } = &mut carrier;
         // What several flows send is bulk or will be: all ways are open to it.
         if let Some(place) = place {
-            place.moved(usize::MAX / 2);
+            place.crowded();
         }
         tokio::select! {
             ended = self.read(stream, incoming, we_open, begin) => return ended,

@@ -23,7 +23,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Bytes after which a flow is bulk, and worth a far way's while.
-const BULK: usize = 256 * 1024;
+const BULK: usize = 128 * 1024;
 
 /// After this long a subflow's priority is set again: the kernel refuses it for one that has only
 /// just joined.
@@ -100,6 +100,11 @@ impl Registration {
         if before < BULK && before + bytes >= BULK {
             let _ = self.commands.send(Command::Spread { token: self.token, spread: true });
         }
+    }
+
+    /// The connection is one of many at work: together they are bulk.
+    pub fn crowded(&self) {
+        self.moved(BULK);
     }
 
     /// The connection carries nothing for now.
