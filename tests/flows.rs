@@ -29,7 +29,7 @@ fn storm_through(topology: &Topology, flows: u64, bytes_each: u64) -> Result<Sto
 /// Carriers stay, as many as there were flows at once and some; flows leave nothing.
 #[test]
 fn flows_end_in_every_way() -> Result<()> {
-    const CARRIERS: u64 = 45;
+    const CARRIERS: u64 = 60;
     let topology = topology()?;
     let boxes = boxes(&topology)?;
     let before = boxes.descriptors()?;
