@@ -32,4 +32,4 @@ pub mod record;
 pub mod seal;
 
 #[cfg(test)]
-mod vectors;
+mod tests;

@@ -1,4 +1,4 @@
-//! The test vectors in `docs/protocol-vectors.toml`: each is made from its parts and read back.
+//! The test vectors of `docs/protocol-vectors.toml`: each is made from its parts and read back.
 
 use std::net::SocketAddr;
 use std::time::Instant;
