@@ -15,6 +15,7 @@ use braid_sys::mptcp::reset_on_close;
 use ipnet::IpNet;
 use portable_atomic::{AtomicU32, Ordering};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::SemaphorePermit;
 use tracing::{debug, warn};
 
 use crate::carrier::Carrier;
@@ -40,7 +41,7 @@ const LITTLE: usize = 64 * 1024;
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
 const DRAIN_CHECKS: usize = 200;
 
-/// Flows of one host, half of what a peer may have.
+/// Flows of one host, those that wait for their sinks included.
 const FLOWS_OF_HOST: usize = 4096;
 
 /// Takes hosts' flows.
@@ -136,11 +137,7 @@ impl Ingress {
     ) -> Result<Outcome, NoSeat> {
         let peering = self.peering_for(sink).ok_or(NoSeat::NoPeer)?;
         let _of_host = self.count(host).ok_or(NoSeat::TooMany)?;
-        let _of_peer = peering.flows_out.try_acquire().map_err(|_| {
-            peering.bounds.flows.met();
-            NoSeat::TooMany
-        })?;
-        let opened = tokio::select! {
+        let (opened, _of_peer) = tokio::select! {
             opened = self.open(peering, host, sink) => opened?,
             () = flow::fault(&local) => return Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
         };
@@ -205,14 +202,19 @@ impl Ingress {
 
     /// Opens the flow on a carrier: at once if its sink was reached lately, else when the peer says
     /// that it is connected, so that sinks that do not answer hold no carrier.
-    async fn open(
+    async fn open<'a>(
         &self,
-        peering: &Arc<Peering>,
+        peering: &'a Arc<Peering>,
         host: HostAddr,
         sink: SinkAddr,
-    ) -> Result<Opened, NoSeat> {
+    ) -> Result<(Opened, SemaphorePermit<'a>), NoSeat> {
         let known = self.with_destinations(|known| known.open(Instant::now(), sink));
         let asked = if known { None } else { Some(self.ask(peering, host, sink).await?) };
+        // Only now: a flow that waits for its sink holds no buffer, and takes no other's place.
+        let counted = peering.flows_out.try_acquire().map_err(|_| {
+            peering.bounds.flows.met();
+            NoSeat::TooMany
+        })?;
         let open = Open { connect: asked.as_ref().map_or(0, |asked| asked.number), sink, host };
         let opened = loop {
             match peering.pool.seat().await? {
@@ -231,7 +233,7 @@ impl Ingress {
         if let Some(asked) = asked {
             asked.fetched();
         }
-        Ok(opened)
+        Ok((opened, counted))
     }
 
     /// Has the peer connect to the sink.
