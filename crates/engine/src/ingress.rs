@@ -152,6 +152,7 @@ impl Ingress {
                     self.give_back(peering, carrier, busy);
                 } else {
                     carrier.close_hard();
+                    peering.pool.work.notify_one();
                 }
                 Ok(outcome)
             }
