@@ -1,11 +1,13 @@
-//! Which subflows a carrier should have and which it lacks: the state machine that keeps a
-//! carrier joined over all its ways.
+//! Which subflows a carrier should have and which of them are backups: the state machine that keeps
+//! a carrier joined over all its ways, and flows that are soon over off the far ones.
 //!
-//! Creating subflows and hearing of them is the engine's; time comes as an argument.
+//! Creating subflows, setting their priority and hearing of them is the engine's; time comes as an
+//! argument.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::backoff::Backoff;
 use crate::path::Pairing;
 
 /// Without the kernel's word that a connection is established, ask for subflows after this long:
@@ -13,28 +15,65 @@ use crate::path::Pairing;
 const UNTOLD: Duration = Duration::from_secs(1);
 
 /// First and longest pause before a subflow that was lost or refused is asked for again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// The same before a subflow's priority is set again: the kernel refuses it for one that has only
+/// just joined.
+const SETTLE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 
 /// A join that neither succeeds nor fails is forgotten after this long; the kernel's own attempts
 /// (`net.ipv4.tcp_syn_retries` = 6) have ended by then.
 const FORGET: Duration = Duration::from_secs(130);
 
+/// What the kernel is to be asked for, of the way by a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// A subflow on it, as a backup or not.
+    Create {
+        /// The way.
+        way: usize,
+        /// Whether it carries only when no other does.
+        backup: bool,
+    },
+    /// That its subflow becomes a backup, or none.
+    SetBackup {
+        /// The way.
+        way: usize,
+        /// Whether it carries only when no other does.
+        backup: bool,
+    },
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// There is a subflow.
     Joined,
-    /// One is asked for; given up at the time.
-    Asked(Instant),
+    /// One was asked for; given up at the second time.
+    Asked(Instant, Instant),
     /// There is none; to be asked for at the time.
     Missing(Instant),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    pairing: Pairing,
+    state: State,
+    again: Backoff,
+    /// Whether its subflow is a backup, as far as the kernel was told.
+    backup: bool,
 }
 
 /// The subflows of one carrier, one for each way to the peer.
 #[derive(Clone, Debug)]
 pub struct Joins {
-    ways: Vec<(Pairing, State, u32)>,
+    ways: Vec<Way>,
     /// The ways of the subflows in the kernel's list, the first one first.
     order: Vec<usize>,
+    /// Whether it carries enough for its far ways to be of use.
+    spread: bool,
+    /// When the kernel is asked again for priorities that it has refused.
+    settle: Option<Instant>,
+    settle_again: Backoff,
 }
 
 impl Joins {
@@ -43,8 +82,15 @@ impl Joins {
     pub fn new(ways: &[Pairing], first: usize, now: Instant) -> Self {
         let state =
             |number| if number == first { State::Joined } else { State::Missing(now + UNTOLD) };
-        let ways = ways.iter().enumerate().map(|(number, way)| (*way, state(number), 0)).collect();
-        Self { ways, order: vec![first] }
+        let way = |(number, pairing): (usize, &Pairing)| Way {
+            pairing: *pairing,
+            state: state(number),
+            again: Backoff::new(AGAIN),
+            backup: false,
+        };
+        let ways = ways.iter().enumerate().map(way).collect();
+        let settle_again = Backoff::new(SETTLE);
+        Self { ways, order: vec![first], spread: false, settle: None, settle_again }
     }
 
     /// The way of the first subflow in the kernel's list, on which a lone record leaves; none while
@@ -61,140 +107,102 @@ impl Joins {
         self.order.iter().fold(0, |mask, number| mask | 1 << number)
     }
 
+    /// The way by a number.
+    #[must_use]
+    pub fn way(&self, number: usize) -> &Pairing {
+        &self.ways[number].pairing
+    }
+
     /// The kernel says that subflows can be made.
     pub fn handle_established(&mut self, now: Instant) {
-        for (_, state, _) in &mut self.ways {
-            if matches!(state, State::Missing(_)) {
-                *state = State::Missing(now);
+        for way in &mut self.ways {
+            if matches!(way.state, State::Missing(_)) {
+                way.state = State::Missing(now);
             }
         }
     }
 
-    /// A subflow from `local` has joined.
-    pub fn handle_joined(&mut self, local: IpAddr) {
+    /// A subflow from `local` has joined. Ways that were asked for come back with the time that it
+    /// took: a round trip.
+    pub fn handle_joined(&mut self, local: IpAddr, now: Instant) -> Vec<(usize, Duration)> {
+        let mut took = Vec::new();
         for number in self.from(local) {
-            let (_, state, failures) = &mut self.ways[number];
-            (*state, *failures) = (State::Joined, 0);
+            let way = &mut self.ways[number];
+            if let State::Asked(asked, _) = way.state {
+                took.push((number, now.saturating_duration_since(asked)));
+            }
+            way.state = State::Joined;
+            way.again.reset();
             if !self.order.contains(&number) {
                 self.order.push(number);
             }
         }
+        took
     }
 
-    /// The subflow from `local` is gone, or was refused.
+    /// The subflow from `local` is gone.
     pub fn handle_closed(&mut self, local: IpAddr, now: Instant) {
         for number in self.from(local) {
-            let (_, state, failures) = &mut self.ways[number];
-            *state = State::Missing(now + backoff(*failures));
-            *failures += 1;
+            let way = &mut self.ways[number];
+            way.state = State::Missing(now + way.again.pause());
             self.order.retain(|joined| *joined != number);
         }
     }
 
-    /// The numbers of the ways whose subflows are to be asked for now.
-    pub fn poll(&mut self, now: Instant) -> Vec<usize> {
-        let mut due = Vec::new();
-        for (number, (_, state, _)) in self.ways.iter_mut().enumerate() {
-            if matches!(state, State::Missing(at) | State::Asked(at) if *at <= now) {
-                *state = State::Asked(now + FORGET);
-                due.push(number);
+    /// The carrier has become bulk, and far ways are of use to it; or it rests.
+    pub fn set_spread(&mut self, spread: bool) {
+        self.spread = spread;
+        self.settle_again.reset();
+    }
+
+    /// What is to be asked for now; `is_far` of a way's number.
+    pub fn poll(&mut self, now: Instant, is_far: impl Fn(usize) -> bool) -> Vec<Ask> {
+        let mut asks = Vec::new();
+        self.settle = self.settle.filter(|at| *at > now);
+        for (number, way) in self.ways.iter_mut().enumerate() {
+            let backup = way.pairing.backup || (!self.spread && is_far(number));
+            match way.state {
+                State::Missing(at) | State::Asked(_, at) if at <= now => {
+                    way.state = State::Asked(now, now + FORGET);
+                    way.backup = backup;
+                    asks.push(Ask::Create { way: number, backup });
+                }
+                State::Joined if way.backup != backup && self.settle.is_none() => {
+                    way.backup = backup;
+                    asks.push(Ask::SetBackup { way: number, backup });
+                }
+                _ => {}
             }
         }
-        due
+        asks
     }
 
-    /// Whether the way by this number has a subflow.
-    #[must_use]
-    pub fn is_joined(&self, number: usize) -> bool {
-        self.order.contains(&number)
+    /// The kernel has refused what was asked for.
+    pub fn handle_refused(&mut self, ask: Ask, now: Instant) {
+        match ask {
+            Ask::Create { way, .. } => self.handle_closed(self.ways[way].pairing.local, now),
+            Ask::SetBackup { way, backup } => {
+                self.ways[way].backup = !backup;
+                self.settle = Some(now + self.settle_again.pause());
+            }
+        }
     }
 
-    /// When to poll next; `None` while every way has its subflow.
+    /// When to poll next; `None` while nothing is lacking.
     #[must_use]
     pub fn wake(&self) -> Option<Instant> {
-        let times = self.ways.iter().filter_map(|(_, state, _)| match state {
+        let times = self.ways.iter().filter_map(|way| match way.state {
             State::Joined => None,
-            State::Asked(at) | State::Missing(at) => Some(*at),
+            State::Asked(_, at) | State::Missing(at) => Some(at),
         });
-        times.min()
+        times.chain(self.settle).min()
     }
 
     fn from(&self, local: IpAddr) -> Vec<usize> {
-        let of = |number: &usize| self.ways[*number].0.local == local;
+        let of = |number: &usize| self.ways[*number].pairing.local == local;
         (0..self.ways.len()).filter(of).collect()
     }
 }
 
-fn backoff(failures: u32) -> Duration {
-    BACKOFF.0.saturating_mul(1 << failures.min(16)).min(BACKOFF.1)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ways() -> Vec<Pairing> {
-        let way = |path, local: &str, remote: &str| Pairing {
-            path,
-            local: local.parse().unwrap(),
-            remote: remote.parse().unwrap(),
-            backup: false,
-        };
-        vec![way(0, "10.1.0.1", "10.1.0.2:1"), way(1, "10.2.0.1", "10.2.0.2:1")]
-    }
-
-    #[test]
-    fn the_second_way_is_asked_for_once_established() {
-        let start = Instant::now();
-        let mut joins = Joins::new(&ways(), 0, start);
-        assert!(joins.poll(start).is_empty());
-        joins.handle_established(start);
-        assert_eq!(joins.poll(start), [1]);
-        assert!(joins.poll(start).is_empty());
-        joins.handle_joined(ways()[1].local);
-        assert_eq!(joins.wake(), None);
-    }
-
-    #[test]
-    fn a_lost_event_is_made_good() {
-        let start = Instant::now();
-        let mut joins = Joins::new(&ways(), 0, start);
-        assert_eq!(joins.poll(start + UNTOLD), [1]);
-    }
-
-    #[test]
-    fn any_way_comes_back_with_growing_pauses() {
-        let mut now = Instant::now();
-        let mut joins = Joins::new(&ways(), 0, now);
-        joins.handle_established(now);
-        joins.poll(now);
-        joins.handle_joined(ways()[1].local);
-        let mut pauses = Vec::new();
-        for _ in 0..8 {
-            joins.handle_closed(ways()[0].local, now);
-            let wake = joins.wake().unwrap();
-            pauses.push((wake - now).as_millis());
-            now = wake;
-            assert_eq!(joins.poll(now), [0]);
-        }
-        assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
-        joins.handle_joined(ways()[0].local);
-        joins.handle_closed(ways()[0].local, now);
-        assert_eq!(joins.wake(), Some(now + BACKOFF.0));
-    }
-
-    #[test]
-    fn a_way_that_comes_back_is_last_in_the_list() {
-        let now = Instant::now();
-        let mut joins = Joins::new(&ways(), 0, now);
-        assert_eq!(joins.first(), Some(0));
-        joins.handle_joined(ways()[1].local);
-        joins.handle_closed(ways()[0].local, now);
-        joins.handle_joined(ways()[0].local);
-        assert_eq!(joins.first(), Some(1));
-        assert_eq!(joins.joined(), 0b11);
-        joins.handle_closed(ways()[0].local, now);
-        joins.handle_closed(ways()[1].local, now);
-        assert_eq!(joins.first(), None);
-    }
-}
+mod tests;

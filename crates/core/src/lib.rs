@@ -30,6 +30,7 @@ pub mod path;
 pub mod policy;
 pub mod record;
 pub mod seal;
+pub mod ways;
 
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
 use crate::buffer::Buffer;
-use crate::dial::{self, Dialled, Ways};
+use crate::dial::{self, Dialled, KnownWays};
 use crate::records::{Incoming, IncomingError, Outgoing, write_all};
 use crate::session::Session;
 use crate::steering::{Registration, Steering};
@@ -82,7 +82,7 @@ impl Carrier {
     /// From dialling; TimedOut when the peer does not answer; ConnectionReset when it refuses.
     pub async fn dial(
         session: &Arc<Session>,
-        ways: &Ways,
+        ways: &KnownWays,
         steering: &Steering,
         kind: Kind,
     ) -> io::Result<Self> {

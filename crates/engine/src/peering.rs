@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{debug, info, warn};
 
 use crate::carrier::Carrier;
-use crate::dial::{self, Ways, random};
+use crate::dial::{self, KnownWays, random};
 use crate::directory::Directory;
 use crate::egress::{self, Connects};
 use crate::mailbox::Budget;
@@ -66,7 +66,7 @@ pub struct Peering {
     pub peer: Peer,
     /// The ways to it, once for each of its endpoints that some path leads to first; none if it
     /// dials us.
-    ways: Vec<Ways>,
+    ways: Vec<KnownWays>,
     /// Which of them are in use: the next ones when these lead nowhere.
     ways_in_use: AtomicUsize,
     pub(crate) steering: Option<Steering>,
@@ -150,7 +150,7 @@ impl DialError {
 impl Peering {
     /// A peer without a session yet.
     #[must_use]
-    pub fn new(peer: Peer, ways: Vec<Ways>, common: &Common) -> Arc<Self> {
+    pub fn new(peer: Peer, ways: Vec<KnownWays>, common: &Common) -> Arc<Self> {
         let name = peer.name.clone();
         let bound = |what| Bound::new(format!("{what} of peer \"{name}\""));
         let bounds = Bounds {
@@ -188,7 +188,7 @@ impl Peering {
 
     /// The ways to the peer that are in use; none if it dials us.
     #[must_use]
-    pub fn ways(&self) -> Option<&Ways> {
+    pub fn ways(&self) -> Option<&KnownWays> {
         self.ways.get(self.ways_in_use.load(Ordering::Relaxed))
     }
 
@@ -269,7 +269,7 @@ impl Peering {
                     if let Err(error) = self.dial(steering).await {
                         self.report(&error);
                     }
-                    renew = Instant::now() + backoff.next(random());
+                    renew = Instant::now() + backoff.scattered(random());
                 }
             }
         }
@@ -283,7 +283,7 @@ impl Peering {
                 |now: &Option<Arc<Session>>| now.as_ref().is_some_and(|now| Some(now.id) != last);
             drop(current.wait_for(is_other).await);
         };
-        let _ = tokio::time::timeout(backoff.next(random()), other).await;
+        let _ = tokio::time::timeout(backoff.scattered(random()), other).await;
     }
 
     async fn dial(self: &Arc<Self>, steering: &Steering) -> Result<(), DialError> {

@@ -15,7 +15,7 @@ use braid_sys::mptcp::{self, SubflowInfo};
 use tokio::sync::Notify;
 
 use crate::carrier::Carrier;
-use crate::dial::Ways;
+use crate::dial::KnownWays;
 use crate::shared::Shared;
 use crate::steering::{PlaceState, Registration};
 
@@ -174,14 +174,14 @@ impl Pool {
     pub(crate) fn sweep(
         &self,
         session: SessionId,
-        ways: Option<&Ways>,
+        ways: Option<&KnownWays>,
         bound: usize,
     ) -> Vec<Carrier> {
         let mut state = self.state();
         state.retire_shared(session, Instant::now());
         state.idle.retain_mut(|carrier| carrier.is_usable());
         if let Some(ways) = ways {
-            ways.learn(state.idle.iter().flat_map(|carrier| round_trips(carrier)));
+            ways.get().learn(state.idle.iter().flat_map(|carrier| round_trips(carrier)));
         }
         let wanted = state.wanted_idle(Instant::now());
         let [good, misplaced, old] = state.worth(session, ways);
@@ -206,7 +206,12 @@ impl Pool {
     }
 
     /// What there is and what is lacking, if `bound` carriers may be had in all.
-    pub(crate) fn count(&self, session: SessionId, ways: Option<&Ways>, bound: usize) -> Count {
+    pub(crate) fn count(
+        &self,
+        session: SessionId,
+        ways: Option<&KnownWays>,
+        bound: usize,
+    ) -> Count {
         let mut state = self.state();
         let (now, have) = (Instant::now(), state.have());
         let [good, misplaced, _] = state.worth(session, ways);
@@ -265,7 +270,7 @@ impl State {
     }
 
     /// How many idle carriers are of each worth.
-    fn worth(&self, session: SessionId, ways: Option<&Ways>) -> [usize; 3] {
+    fn worth(&self, session: SessionId, ways: Option<&KnownWays>) -> [usize; 3] {
         let mut counts = [0; 3];
         self.idle.iter().for_each(|carrier| counts[worth(carrier, session, ways) as usize] += 1);
         counts
@@ -300,7 +305,7 @@ enum Worth {
     Old = 2,
 }
 
-fn worth(carrier: &Carrier, session: SessionId, ways: Option<&Ways>) -> Worth {
+fn worth(carrier: &Carrier, session: SessionId, ways: Option<&KnownWays>) -> Worth {
     if carrier.session != session {
         return Worth::Old;
     }
@@ -308,7 +313,7 @@ fn worth(carrier: &Carrier, session: SessionId, ways: Option<&Ways>) -> Worth {
         // All its subflows are gone for now.
         (Some(PlaceState { first: None, .. }), _) => Worth::Misplaced,
         (Some(PlaceState { first: Some(first), joined }), Some(ways))
-            if !ways.is_well_placed(first, joined) =>
+            if !ways.get().is_well_placed(first, joined) =>
         {
             Worth::Misplaced
         }

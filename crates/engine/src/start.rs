@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::info;
 
-use crate::dial::Ways;
+use crate::dial::KnownWays;
 use crate::directory::Directory;
 use crate::error::StartError;
 use crate::gate::{Gate, Unproved};
@@ -190,7 +190,7 @@ fn peerings(
     let start = |peer: Peer| {
         let of_peer = ways.iter().find(|(of, _)| of.public_key == peer.public_key);
         let ways = of_peer.map_or(&[][..], |(_, ways)| ways);
-        let ways: Vec<Ways> = ways.iter().cloned().map(Ways::new).collect();
+        let ways: Vec<KnownWays> = ways.iter().cloned().map(KnownWays::new).collect();
         let is_dialled = !ways.is_empty();
         let peering = Peering::new(peer, ways, common);
         if let Some(steering) = common.steering.clone().filter(|_| is_dialled) {

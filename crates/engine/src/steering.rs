@@ -2,11 +2,10 @@
 //! the task between the kernel's MPTCP events and `core::joins`.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use braid_core::joins::Joins;
+use braid_core::joins::{Ask, Joins};
 use braid_core::path::Pairing;
 use braid_sys::mptcp_pm::{Event, EventKind, PathManager, PmError, Subflow};
 use futures_util::stream::{BoxStream, StreamExt as _};
@@ -14,7 +13,7 @@ use portable_atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 use tracing::{debug, error, trace};
 
-use crate::dial::Ways;
+use crate::dial::KnownWays;
 
 /// How long the task sleeps when no connection wants anything.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -24,10 +23,6 @@ const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Bytes after which a flow is bulk, and worth a far way's while.
 const BULK: usize = 128 * 1024;
-
-/// After this long a subflow's priority is set again: the kernel refuses it for one that has only
-/// just joined.
-const SETTLE: Duration = Duration::from_millis(50);
 
 /// Sends connections to the task that joins them.
 #[derive(Clone, Debug)]
@@ -57,7 +52,7 @@ pub struct PlaceState {
 
 #[derive(Debug)]
 enum Command {
-    Register { token: u32, joins: Joins, ways: Ways, state: Arc<Mutex<PlaceState>> },
+    Register { token: u32, connection: Connection },
     Spread { token: u32, spread: bool },
     Forget { token: u32 },
 }
@@ -77,11 +72,12 @@ impl Steering {
 
     /// Has the connection `token`, dialled over the way numbered `first`, joined over the others.
     #[must_use]
-    pub fn register(&self, token: u32, ways: &Ways, first: usize) -> Registration {
-        let joins = Joins::new(&ways.all, first, Instant::now());
+    pub fn register(&self, token: u32, ways: &KnownWays, first: usize) -> Registration {
+        let joins = Joins::new(ways.get().all(), first, Instant::now());
         let state = Arc::new(Mutex::new(place_state(&joins)));
-        let (of_task, ways) = (Arc::clone(&state), ways.clone());
-        let _ = self.commands.send(Command::Register { token, joins, ways, state: of_task });
+        let (ways, of_task) = (ways.clone(), Arc::clone(&state));
+        let connection = Connection { joins, ways, state: of_task, wake: None };
+        let _ = self.commands.send(Command::Register { token, connection });
         let moved = AtomicUsize::new(0);
         Registration { token, commands: self.commands.clone(), state, moved }
     }
@@ -132,52 +128,12 @@ struct Task {
     wakes: BTreeSet<(Instant, u32)>,
 }
 
+#[derive(Debug)]
 struct Connection {
     joins: Joins,
-    ways: Ways,
+    ways: KnownWays,
     state: Arc<Mutex<PlaceState>>,
     wake: Option<Instant>,
-    /// Whether it carries enough for its far ways to be of use.
-    spread: bool,
-    /// When a subflow was asked for, by way.
-    asked: Vec<Option<Instant>>,
-    /// Whether a way's subflow is a backup, as far as the kernel was told.
-    backups: Vec<bool>,
-    /// When the kernel is to be told what it refused to hear, and how often it has.
-    settle: Option<Instant>,
-    refusals: u32,
-}
-
-impl Connection {
-    fn new(joins: Joins, ways: Ways, state: Arc<Mutex<PlaceState>>) -> Self {
-        let count = ways.all.len();
-        Self {
-            joins,
-            ways,
-            state,
-            wake: None,
-            spread: false,
-            asked: vec![None; count],
-            backups: vec![false; count],
-            settle: None,
-            refusals: 0,
-        }
-    }
-
-    /// A subflow from this address has joined; how long that took says how far its way is.
-    fn joined(&mut self, local: IpAddr) {
-        self.joins.handle_joined(local);
-        for way in (0..self.ways.all.len()).filter(|way| self.ways.all[*way].local == local) {
-            if let Some(asked) = self.asked[way].take() {
-                self.ways.answered(way, asked.elapsed());
-            }
-        }
-    }
-
-    /// Whether a way's subflow is to be a backup now.
-    fn is_backup(&self, way: usize) -> bool {
-        self.ways.all[way].backup || (!self.spread && self.ways.is_far(way))
-    }
 }
 
 impl Task {
@@ -225,14 +181,14 @@ impl Task {
 
     async fn command(&mut self, command: Command) {
         match command {
-            Command::Register { token, joins, ways, state } => {
+            Command::Register { token, connection } => {
                 self.forget(token);
-                self.connections.insert(token, Connection::new(joins, ways, state));
+                self.connections.insert(token, connection);
                 self.ask(token).await;
             }
             Command::Spread { token, spread } => {
                 if let Some(connection) = self.connections.get_mut(&token) {
-                    connection.spread = spread;
+                    connection.joins.set_spread(spread);
                     self.ask(token).await;
                 }
             }
@@ -249,12 +205,17 @@ impl Task {
     async fn event(&mut self, event: Event) {
         trace!(token = event.token, kind = ?event.kind, "MPTCP event");
         let Some(connection) = self.connections.get_mut(&event.token) else { return };
+        let (joins, now) = (&mut connection.joins, Instant::now());
         match event.kind {
-            EventKind::Established => connection.joins.handle_established(Instant::now()),
-            EventKind::SubflowJoined { local } => connection.joined(local),
+            EventKind::Established => joins.handle_established(now),
+            EventKind::SubflowJoined { local } => {
+                for (way, round_trip) in joins.handle_joined(local, now) {
+                    connection.ways.get().answered(way, round_trip);
+                }
+            }
             EventKind::SubflowClosed { local, error } => {
                 debug!(token = event.token, %local, error, "subflow closed");
-                connection.joins.handle_closed(local, Instant::now());
+                joins.handle_closed(local, now);
             }
             EventKind::Closed => return self.forget(event.token),
         }
@@ -264,12 +225,19 @@ impl Task {
     /// Asks the kernel for what a connection lacks, and notes when to look again.
     async fn ask(&mut self, token: u32) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
-        let now = Instant::now();
-        join(&self.manager, token, connection, now).await;
-        settle(&self.manager, token, connection, now).await;
-        let joins = &connection.joins;
+        let (joins, now) = (&mut connection.joins, Instant::now());
+        let asks = {
+            let ways = connection.ways.get();
+            joins.poll(now, |way| ways.is_far(way))
+        };
+        for ask in asks {
+            if let Err(error) = tell(&self.manager, token, joins, ask).await {
+                trace!(token, ?ask, %error, "refused");
+                joins.handle_refused(ask, now);
+            }
+        }
         *connection.state.lock().unwrap_or_else(PoisonError::into_inner) = place_state(joins);
-        let wake = joins.wake().into_iter().chain(connection.settle).min();
+        let wake = joins.wake();
         if let Some(old) = std::mem::replace(&mut connection.wake, wake) {
             self.wakes.remove(&(old, token));
         }
@@ -279,37 +247,14 @@ impl Task {
     }
 }
 
-/// Asks for the subflows that are due.
-async fn join(manager: &PathManager, token: u32, connection: &mut Connection, now: Instant) {
-    for number in connection.joins.poll(now) {
-        let (way, backup) = (connection.ways.all[number], connection.is_backup(number));
-        connection.asked[number] = Some(now);
-        connection.backups[number] = backup;
-        if let Err(error) = manager.create(token, &subflow(&way, backup)).await {
-            debug!(token, local = %way.local, %error, "subflow refused");
-            connection.joins.handle_closed(way.local, now);
+async fn tell(manager: &PathManager, token: u32, joins: &Joins, ask: Ask) -> Result<(), PmError> {
+    match ask {
+        Ask::Create { way, backup } => {
+            manager.create(token, &subflow(joins.way(way), backup)).await
         }
-    }
-}
-
-/// Tells the kernel which subflows are backups, where that has changed.
-async fn settle(manager: &PathManager, token: u32, connection: &mut Connection, now: Instant) {
-    connection.settle = None;
-    for number in 0..connection.backups.len() {
-        let (way, backup) = (connection.ways.all[number], connection.is_backup(number));
-        if backup == connection.backups[number] || !connection.joins.is_joined(number) {
-            continue;
-        }
-        match manager.set_backup(token, way.local, way.remote, backup).await {
-            Ok(()) => {
-                connection.backups[number] = backup;
-                connection.refusals = 0;
-            }
-            Err(error) => {
-                trace!(token, local = %way.local, %error, "subflow's priority not changed yet");
-                connection.settle = Some(now + SETTLE * (1 << connection.refusals.min(8)));
-                connection.refusals += 1;
-            }
+        Ask::SetBackup { way, backup } => {
+            let way = joins.way(way);
+            manager.set_backup(token, way.local, way.remote, backup).await
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::carrier::Carrier;
-use crate::dial::{Ways, random};
+use crate::dial::{KnownWays, random};
 use crate::peering::Peering;
 use crate::pool::Coming;
 use crate::session::Session;
@@ -74,7 +74,7 @@ impl Upkeep {
             self.backoff.reset();
             self.rests_until = None;
         } else if self.rests_until.is_none_or(|until| until <= Instant::now()) {
-            self.rests_until = Some(Instant::now() + self.backoff.next(random()));
+            self.rests_until = Some(Instant::now() + self.backoff.scattered(random()));
         }
     }
 
@@ -82,7 +82,7 @@ impl Upkeep {
         &mut self,
         peering: &Arc<Peering>,
         session: &Arc<Session>,
-        ways: &Ways,
+        ways: &KnownWays,
         done: &mpsc::UnboundedSender<bool>,
     ) {
         if self.rests_until.is_some_and(|until| until > Instant::now()) {
@@ -152,7 +152,7 @@ impl Attempt {
         self,
         peering: &Arc<Peering>,
         session: &Arc<Session>,
-        ways: &Ways,
+        ways: &KnownWays,
         done: &mpsc::UnboundedSender<bool>,
     ) {
         let (peering, session) = (Arc::clone(peering), Arc::clone(session));
