@@ -9,8 +9,8 @@
 //! [`carrier`] says; what it carries are records ([`record`]), sealed ([`seal`]). A flow begins with
 //! an opening ([`opening`]), [`flow`] decides what each of its endings means, and [`credit`] how
 //! much of it may be on its way on a shared carrier. [`policy`] says which sinks a peer may reach,
-//! from which source, [`backoff`] when a lost session is dialled again, [`demand`] how many idle
-//! carriers there should be, and [`destinations`] which sinks a flow is opened to without asking.
+//! from which source, [`backoff`] when a lost session is dialled again, [`demand`] and [`stock`] how
+//! many carriers there should be, and [`destinations`] which sinks a flow is opened to without asking.
 
 pub mod addr;
 pub mod backoff;
@@ -30,6 +30,7 @@ pub mod path;
 pub mod policy;
 pub mod record;
 pub mod seal;
+pub mod stock;
 pub mod ways;
 
 #[cfg(test)]

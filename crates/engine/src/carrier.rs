@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
 use crate::buffer::Buffer;
+use crate::counter::Counted;
 use crate::dial::{self, Dialled, KnownWays};
 use crate::records::{Incoming, IncomingError, Outgoing, write_all};
 use crate::session::Session;
@@ -55,7 +56,7 @@ pub struct Carrier {
     /// Its place in the count of the carriers that we have accepted from the peer.
     pub accepted: Option<OwnedSemaphorePermit>,
     /// Its place in the count of those that we have dialled for the peer to open on.
-    pub theirs: Option<Arc<()>>,
+    pub(crate) theirs: Option<Counted>,
 }
 
 /// Why an accepted connection is no carrier.

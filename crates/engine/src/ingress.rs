@@ -19,10 +19,11 @@ use tokio::sync::SemaphorePermit;
 use tracing::{debug, warn};
 
 use crate::carrier::Carrier;
+use crate::counter::Counted;
 use crate::dial::random;
 use crate::flow::{self, Outcome};
 use crate::peering::Peering;
-use crate::pool::{Busy, Seat};
+use crate::pool::Seat;
 use crate::session::{AskError, Asked};
 use crate::shared::Slot;
 use crate::tasks::Tasks;
@@ -84,7 +85,7 @@ enum NoSeat {
 
 /// A flow that is opened on a carrier.
 enum Opened {
-    Single(Box<Carrier>, Busy, FlowNumber),
+    Single(Box<Carrier>, Counted, FlowNumber),
     Shared(Slot),
 }
 
@@ -165,7 +166,7 @@ impl Ingress {
 
     /// Gives a clean carrier back when the far box has the flow's last bytes: the next flow's would
     /// wait behind them.
-    fn give_back(&self, peering: &Arc<Peering>, carrier: Box<Carrier>, busy: Busy) {
+    fn give_back(&self, peering: &Arc<Peering>, carrier: Box<Carrier>, busy: Counted) {
         if carrier.unacknowledged() <= LITTLE && carrier.is_worth_keeping() {
             drop(busy);
             return peering.pool.put_back(carrier);

@@ -10,6 +10,7 @@
 
 pub mod buffer;
 pub mod carrier;
+pub mod counter;
 pub mod dial;
 pub mod directory;
 pub mod egress;

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{debug, info, warn};
 
 use crate::carrier::Carrier;
+use crate::counter::Counter;
 use crate::dial::{self, KnownWays, random};
 use crate::directory::Directory;
 use crate::egress::{self, Connects};
@@ -75,7 +76,7 @@ pub struct Peering {
     pub(crate) pool: Arc<Pool>,
     /// Carriers on which the peer opens and that we dial.
     pub(crate) theirs: Theirs,
-    pub(crate) dialling: Arc<()>,
+    pub(crate) dialling: Counter,
     /// Carriers that may be accepted.
     pub(crate) acceptable: Arc<Semaphore>,
     /// Flows that may be taken from our hosts, and from the peer's.
@@ -168,9 +169,9 @@ impl Peering {
             steering: common.steering.clone(),
             tasks: common.tasks.clone(),
             rtnl: common.rtnl.clone(),
-            pool: Pool::new(Instant::now()),
+            pool: Arc::new(Pool::new(Instant::now())),
             theirs: Theirs::default(),
-            dialling: Arc::new(()),
+            dialling: Counter::default(),
             acceptable: Arc::new(Semaphore::new(carriers + SLACK)),
             flows_out: Arc::new(Semaphore::new(flows)),
             flows_in: Arc::new(Semaphore::new(flows)),

@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::carrier::Carrier;
+use crate::counter::{Counted, Counter};
 use crate::dial::{KnownWays, random};
 use crate::peering::Peering;
-use crate::pool::Coming;
+use crate::pool::Terms;
 use crate::session::Session;
 
 /// Between two looks at carriers when nothing asks for one.
@@ -27,8 +28,7 @@ const AT_ONCE: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Theirs {
     want: Mutex<[usize; 2]>,
-    /// Each held once by every carrier.
-    have: [Arc<()>; 2],
+    have: [Counter; 2],
 }
 
 /// The state of keeping up.
@@ -43,27 +43,28 @@ struct Upkeep {
 
 /// Keeps the carriers of a peer for as long as the box runs.
 pub(crate) async fn keep(peering: Arc<Peering>) {
-    let (failed_sender, mut failed) = mpsc::unbounded_channel();
+    let (done, mut outcomes) = mpsc::unbounded_channel();
     let (mut upkeep, mut swept) = (Upkeep::default(), None);
     loop {
         tokio::select! {
             () = peering.pool.work.notified() => {}
             () = tokio::time::sleep(LOOK) => {}
         }
-        while let Ok(dialled) = failed.try_recv() {
-            upkeep.dialled(dialled);
+        while let Ok(well) = outcomes.try_recv() {
+            upkeep.dialled(well);
         }
         let Some(session) = peering.session() else { continue };
+        let (ways, bound) = (peering.ways(), usize::from(session.terms.carriers));
+        let terms = Terms { session: session.id, ways, bound };
         if swept.is_none_or(|swept: Instant| swept.elapsed() >= LOOK) {
             swept = Some(Instant::now());
-            let bound = usize::from(session.terms.carriers);
-            for carrier in peering.pool.sweep(session.id, peering.ways(), bound) {
+            for carrier in peering.pool.sweep(terms) {
                 peering.tasks.spawn(carrier.close_in_order());
             }
         }
-        match peering.ways() {
-            Some(ways) => upkeep.dial(&peering, &session, ways, &failed_sender),
-            None => upkeep.ask(&peering, &session),
+        match ways {
+            Some(ways) => upkeep.dial(&peering, &session, ways, &done),
+            None => upkeep.ask(&peering, &session, terms),
         }
     }
 }
@@ -89,17 +90,17 @@ impl Upkeep {
             return;
         }
         let bound = usize::from(session.terms.carriers);
-        let mut own =
-            peering.pool.count(session.id, Some(ways), bound - peering.theirs.have().min(bound));
+        let left_for_us = bound.saturating_sub(peering.theirs.have());
+        let terms = Terms { session: session.id, ways: Some(ways), bound: left_for_us };
+        let (have, mut own) = peering.pool.count(terms);
         if !peering.is_routed() {
-            own.lack = [0; 2];
+            own = [0; 2];
         }
-        let left = bound.saturating_sub(own.have[0] + own.have[1]);
-        let theirs = peering.theirs.lack(left);
+        let theirs = peering.theirs.lack(bound.saturating_sub(have[0] + have[1]));
         for (acceptor_opens, shared, lack) in [
-            (false, false, own.lack[0]),
+            (false, false, own[0]),
             (true, false, theirs[0]),
-            (false, true, own.lack[1]),
+            (false, true, own[1]),
             (true, true, theirs[1]),
         ] {
             let kind = Kind { acceptor_opens, shared };
@@ -111,14 +112,12 @@ impl Upkeep {
     }
 
     /// The peer dials for us: it is told how many we want in all.
-    fn ask(&mut self, peering: &Arc<Peering>, session: &Session) {
+    fn ask(&mut self, peering: &Peering, session: &Session, terms: Terms<'_>) {
         if !peering.is_routed() {
             return;
         }
-        let bound = usize::from(session.terms.carriers);
-        let count = peering.pool.count(session.id, None, bound);
-        let all =
-            |which: usize| u16::try_from(count.have[which] + count.lack[which]).unwrap_or(u16::MAX);
+        let (have, lack) = peering.pool.count(terms);
+        let all = |which: usize| u16::try_from(have[which] + lack[which]).unwrap_or(u16::MAX);
         let wanted = (session.id, [all(0), all(1)]);
         if self.asked != Some(wanted) {
             self.asked = Some(wanted);
@@ -130,22 +129,20 @@ impl Upkeep {
 /// A carrier being dialled, in all the counts that it is in.
 struct Attempt {
     kind: Kind,
-    dialling: Arc<()>,
-    ours: Option<Coming>,
-    theirs: Option<Arc<()>>,
+    dialling: Counted,
+    ours: Option<Counted>,
+    theirs: Option<Counted>,
 }
 
 impl Attempt {
     /// `None` while enough are being dialled.
-    fn count(peering: &Arc<Peering>, kind: Kind) -> Option<Self> {
-        let dialling = Arc::clone(&peering.dialling);
-        // One is the peering's own.
-        if Arc::strong_count(&dialling) > AT_ONCE + 1 {
+    fn count(peering: &Peering, kind: Kind) -> Option<Self> {
+        if peering.dialling.count() >= AT_ONCE {
             return None;
         }
         let ours = (!kind.acceptor_opens).then(|| peering.pool.coming(kind.shared));
         let theirs = kind.acceptor_opens.then(|| peering.theirs.count(kind.shared));
-        Some(Self { kind, dialling, ours, theirs })
+        Some(Self { kind, dialling: peering.dialling.add(), ours, theirs })
     }
 
     fn spawn(
@@ -185,8 +182,8 @@ impl Theirs {
     }
 
     /// Counts one; until it is dropped.
-    pub(crate) fn count(&self, shared: bool) -> Arc<()> {
-        Arc::clone(&self.have[usize::from(shared)])
+    pub(crate) fn count(&self, shared: bool) -> Counted {
+        self.have[usize::from(shared)].add()
     }
 
     pub(crate) fn have(&self) -> usize {
@@ -203,6 +200,6 @@ impl Theirs {
     }
 
     fn have_each(&self) -> [usize; 2] {
-        [Arc::strong_count(&self.have[0]) - 1, Arc::strong_count(&self.have[1]) - 1]
+        [self.have[0].count(), self.have[1].count()]
     }
 }
