@@ -3,10 +3,10 @@
 //! Bounded, and forgetful. That asking costs a round trip, and that not asking ties a carrier to a
 //! sink that may never answer, is the engine's business.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::addr::SinkAddr;
+use crate::bounded::Bounded;
 
 /// How long a sink is known after it was reached.
 const KNOWN: Duration = Duration::from_secs(600);
@@ -18,9 +18,9 @@ const ANSWER: Duration = Duration::from_secs(1);
 const MOST: usize = 4096;
 
 /// The memory of sinks that were reached.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Destinations {
-    known: HashMap<SinkAddr, Reached>,
+    known: Bounded<SinkAddr, Reached>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,12 @@ struct Reached {
     last: Instant,
     /// Since when a flow waits for the sink's answer.
     waiting: Option<Instant>,
+}
+
+impl Default for Destinations {
+    fn default() -> Self {
+        Self { known: Bounded::new(MOST) }
+    }
 }
 
 impl Destinations {
@@ -45,26 +51,12 @@ impl Destinations {
 
     /// The sink was reached.
     pub fn reached(&mut self, now: Instant, sink: SinkAddr) {
-        if self.known.len() >= MOST && !self.known.contains_key(&sink) {
-            self.make_room(now);
-        }
         self.known.insert(sink, Reached { last: now, waiting: None });
     }
 
     /// The sink was not reached.
     pub fn failed(&mut self, sink: SinkAddr) {
         self.known.remove(&sink);
-    }
-
-    /// Forgets what has expired, or else the half that was reached longest ago.
-    fn make_room(&mut self, now: Instant) {
-        self.known.retain(|_, reached| now < reached.last + KNOWN);
-        if self.known.len() >= MOST {
-            let mut times: Vec<Instant> = self.known.values().map(|reached| reached.last).collect();
-            times.sort_unstable();
-            let median = times[times.len() / 2];
-            self.known.retain(|_, reached| reached.last > median);
-        }
     }
 }
 
@@ -104,8 +96,12 @@ mod tests {
         let (mut known, now) = (Destinations::default(), Instant::now());
         for number in 0..3 * MOST as u32 {
             known.reached(now + Duration::from_micros(number.into()), sink(number));
-            assert!(known.known.len() <= MOST);
         }
-        assert!(known.open(now + Duration::from_secs(1), sink(3 * MOST as u32 - 1)));
+        let known_of = |known: &mut Destinations, number| {
+            known.open(now + Duration::from_secs(1), sink(number))
+        };
+        let most = MOST as u32;
+        assert!(known_of(&mut known, 3 * most - 1) && known_of(&mut known, 2 * most));
+        assert!(!known_of(&mut known, 2 * most - 1) && !known_of(&mut known, 0));
     }
 }

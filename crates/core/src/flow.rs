@@ -68,17 +68,6 @@ pub enum Ending {
     Reset,
 }
 
-/// What to do with `data` that comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Intake {
-    /// The local connection gets it.
-    Deliver,
-    /// It was on its way when this side sent its `reset` or `failed`.
-    Skip,
-    /// It came behind the other side's final record: the carrier cannot be used any more.
-    Violation,
-}
-
 /// One end of a flow on a carrier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowEnd {
@@ -137,16 +126,6 @@ impl FlowEnd {
             (true, _) => Some(Ending::Reset),
             (false, true) => Some(Ending::Drained),
             (false, false) => None,
-        }
-    }
-
-    /// What to do with `data` that comes now.
-    #[must_use]
-    pub fn takes_data(&self) -> Intake {
-        match (self.received, self.reset) {
-            (Some(_), _) => Intake::Violation,
-            (None, true) => Intake::Skip,
-            (None, false) => Intake::Deliver,
         }
     }
 

@@ -14,6 +14,7 @@
 
 pub mod addr;
 pub mod backoff;
+pub mod bounded;
 pub mod carrier;
 pub mod config;
 pub mod control;

@@ -1,13 +1,13 @@
 //! The egress: serves the flows that a peer opens on a carrier, and the connections that it asks
 //! for on the control connection.
 
-use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use braid_core::addr::{HostAddr, SinkAddr};
+use braid_core::bounded::Bounded;
 use braid_core::control::Message;
 use braid_core::keys::SessionId;
 use braid_core::opening::{Failure, Open};
@@ -32,24 +32,14 @@ const UNFETCHED: usize = 4096;
 /// A connection that stands and is not fetched for this long is closed.
 const FETCH_LIMIT: Duration = Duration::from_secs(10);
 
-/// Connections that the peer has asked for and no flow has fetched yet.
-#[derive(Debug, Default)]
+/// Connections that the peer has asked for and no flow has fetched yet, by the question's number.
+#[derive(Debug)]
 pub(crate) struct Connects {
-    asked: Mutex<Questions>,
-}
-
-#[derive(Debug, Default)]
-struct Questions {
-    by_number: HashMap<u32, Asked>,
-    /// Counts questions.
-    last: u64,
-    /// Number and count of the questions in their order, with some that are not waited for any more.
-    order: VecDeque<(u32, u64)>,
+    questions: Mutex<Bounded<u32, Question>>,
 }
 
 #[derive(Debug)]
-struct Asked {
-    count: u64,
+struct Question {
     session: Arc<Session>,
     task: AbortHandle,
     sink: SinkAddr,
@@ -57,53 +47,56 @@ struct Asked {
     connection: Option<TcpStream>,
 }
 
+impl Default for Connects {
+    fn default() -> Self {
+        Self { questions: Mutex::new(Bounded::new(UNFETCHED)) }
+    }
+}
+
 impl Connects {
     /// Ends what was asked in a session.
     pub(crate) fn end(&self, session: SessionId) {
-        self.asked().by_number.retain(|_, asked| {
-            let stays = asked.session.id != session;
-            if !stays {
-                asked.task.abort();
-            }
-            stays
-        });
+        for question in self.questions().take_if(|question| question.session.id == session) {
+            question.task.abort();
+        }
     }
 
     /// Takes a question back.
     pub(crate) fn cancel(&self, number: u32, session: SessionId) {
-        let all = &mut self.asked().by_number;
-        if all.get(&number).is_some_and(|asked| asked.session.id == session)
-            && let Some(asked) = all.remove(&number)
+        let mut all = self.questions();
+        if all.get(&number).is_some_and(|question| question.session.id == session)
+            && let Some(question) = all.remove(&number)
         {
-            asked.task.abort();
+            question.task.abort();
         }
     }
 
     /// The connection by this number, if it is for what the flow wants.
     fn fetch(&self, open: &Open) -> Option<TcpStream> {
-        let all = &mut self.asked().by_number;
-        let asked = all.get(&open.connect)?;
-        if (asked.sink, asked.host) != (open.sink, open.host) || asked.connection.is_none() {
+        let mut all = self.questions();
+        let question = all.get(&open.connect)?;
+        let is_for = (question.sink, question.host) == (open.sink, open.host);
+        if !is_for || question.connection.is_none() {
             return None;
         }
-        let asked = all.remove(&open.connect)?;
-        asked.task.abort();
-        asked.connection
+        let question = all.remove(&open.connect)?;
+        question.task.abort();
+        question.connection
     }
 
     /// Keeps a connection that now stands; false if it is not wanted any more.
     fn keep(&self, number: u32, session: SessionId, connection: TcpStream) -> bool {
-        match self.asked().by_number.get_mut(&number) {
-            Some(asked) if asked.session.id == session => {
-                asked.connection = Some(connection);
+        match self.questions().get_mut(&number) {
+            Some(question) if question.session.id == session => {
+                question.connection = Some(connection);
                 true
             }
             _ => false,
         }
     }
 
-    fn asked(&self) -> MutexGuard<'_, Questions> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    fn questions(&self) -> MutexGuard<'_, Bounded<u32, Question>> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -115,43 +108,19 @@ pub(crate) fn asked(
     sink: SinkAddr,
     host: HostAddr,
 ) {
-    let mut all = peering.connects.asked();
-    if all.by_number.len() >= UNFETCHED {
-        peering.bounds.connects.met();
-        all.end_oldest();
-    }
+    // Locked until it is in, so that the answer finds it.
+    let mut all = peering.connects.questions();
     let (of, within) = (Arc::clone(peering), Arc::clone(session));
     let task = peering.tasks.spawn(async move { answer(&of, &within, number, sink, host).await });
     let session = Arc::clone(session);
-    all.add(number, Asked { count: 0, session, task, sink, host, connection: None });
-}
-
-impl Questions {
-    fn add(&mut self, number: u32, mut asked: Asked) {
-        self.last += 1;
-        asked.count = self.last;
-        if self.order.len() >= 2 * UNFETCHED {
-            let by_number = &self.by_number;
-            self.order.retain(|(number, count)| {
-                by_number.get(number).is_some_and(|asked| asked.count == *count)
-            });
-        }
-        self.order.push_back((number, self.last));
-        if let Some(old) = self.by_number.insert(number, asked) {
-            old.task.abort();
-        }
-    }
-
-    fn end_oldest(&mut self) {
-        while let Some((number, count)) = self.order.pop_front() {
-            if self.by_number.get(&number).is_none_or(|asked| asked.count != count) {
-                continue;
-            }
-            if let Some(asked) = self.by_number.remove(&number) {
-                asked.task.abort();
-                let failure = Failure::Resources;
-                return asked.session.post(Message::Failed { number, failure });
-            }
+    let gone = all.insert(number, Question { session, task, sink, host, connection: None });
+    drop(all);
+    if let Some((oldest, question)) = gone {
+        question.task.abort();
+        if oldest != number {
+            peering.bounds.connects.met();
+            let failure = Failure::Resources;
+            question.session.post(Message::Failed { number: oldest, failure });
         }
     }
 }

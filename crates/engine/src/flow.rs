@@ -76,7 +76,7 @@ pub(crate) enum Item<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     /// For host and sink.
-    pub(crate) ending: Ending,
+    pub(crate) ending: Option<Ending>,
     /// Whether both boxes are done with it in order: on a single carrier the next may follow.
     pub(crate) clean: bool,
 }
@@ -111,10 +111,10 @@ pub(crate) async fn carry(
         // The host or sink is told first: it is reset as it is dropped.
         drop(local);
         let clean = !carrier_lost && finish(&mut end, reply, outlet, inlet).await;
-        return Outcome { ending: Ending::Reset, clean };
+        return Outcome { ending: end.ending(), clean };
     }
     let _ = end_on_close(&local);
-    Outcome { ending: Ending::Drained, clean: true }
+    Outcome { ending: end.ending(), clean: true }
 }
 
 /// Tells the other box of a flow that it could not be opened, and waits until both are done with

@@ -1,13 +1,14 @@
 //! The gate: what anybody may connect to. It sorts control connections from carriers, and lets in
 //! only who proves a key, within bounds of count, time and memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use braid_core::addr::canonical;
+use braid_core::bounded::Bounded;
 use braid_core::carrier::{PREAMBLE_LEN, Preamble, VERSION};
 use braid_core::key::PublicKey;
 use braid_sys::mptcp::{end_on_close, reset_on_close};
@@ -59,10 +60,10 @@ pub struct Gate {
     pub unproved: Unproved,
 }
 
-/// Connections that have not proved a key yet, the oldest first.
+/// Connections that have not proved a key yet, by their number.
 #[derive(Debug)]
 pub struct Unproved {
-    tasks: Mutex<VecDeque<AbortHandle>>,
+    tasks: Mutex<(u64, Bounded<u64, AbortHandle>)>,
     bound: Bound,
 }
 
@@ -90,7 +91,7 @@ enum Rejected {
 impl Default for Unproved {
     fn default() -> Self {
         let bound = Bound::new("connections that have not proved a key".to_owned());
-        Self { tasks: Mutex::default(), bound }
+        Self { tasks: Mutex::new((0, Bounded::new(UNPROVED))), bound }
     }
 }
 
@@ -172,16 +173,14 @@ impl Gate {
 
 impl Unproved {
     fn add(&self, task: AbortHandle) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        if tasks.len() >= UNPROVED {
-            tasks.retain(|task| !task.is_finished());
+        let (last, tasks) = &mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if tasks.is_full() {
+            tasks.take_if(AbortHandle::is_finished);
         }
-        if tasks.len() >= UNPROVED
-            && let Some(oldest) = tasks.pop_front()
-        {
+        *last += 1;
+        if let Some((_, oldest)) = tasks.insert(*last, task) {
             oldest.abort();
             self.bound.met();
         }
-        tasks.push_back(task);
     }
 }

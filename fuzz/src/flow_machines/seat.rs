@@ -1,6 +1,6 @@
 //! One flow at this end: what the engine's `carry`, `refuse` and `finish` do with what comes.
 
-use braid_core::flow::{Ending, Event, Final, FlowEnd, Intake, Local, Reply};
+use braid_core::flow::{Ending, Event, Final, FlowEnd, Local, Reply};
 use braid_core::record::RecordType;
 
 use super::Input;
@@ -133,12 +133,12 @@ impl Seat {
     fn take_data(&mut self, input: &mut Input<'_>) -> bool {
         match self.phase {
             Phase::Finishing => {
-                assert_eq!(self.end.takes_data(), Intake::Skip);
+                assert_eq!(self.end.ending(), Some(Ending::Reset));
                 false
             }
             phase => {
                 assert_eq!(phase, Phase::Carrying, "data behind the end");
-                assert_eq!(self.end.takes_data(), Intake::Deliver);
+                assert_eq!(self.end.ending(), None);
                 // The local end cannot be written to any more.
                 if input.u8() == u8::MAX {
                     self.local_reset(input);
