@@ -77,6 +77,21 @@ pub fn pair(paths: &[Path], endpoints: &[SocketAddr]) -> Vec<Pairing> {
     pairings
 }
 
+/// The pairings of [`pair`], once for each endpoint as the first choice; those alike are left out.
+#[must_use]
+pub fn pair_by_endpoint(paths: &[Path], endpoints: &[SocketAddr]) -> Vec<Vec<Pairing>> {
+    let mut found: Vec<Vec<Pairing>> = Vec::new();
+    for first in 0..endpoints.len() {
+        let mut rotated = endpoints.to_vec();
+        rotated.rotate_left(first);
+        let pairings = pair(paths, &rotated);
+        if !pairings.is_empty() && !found.contains(&pairings) {
+            found.push(pairings);
+        }
+    }
+    found
+}
+
 fn reaches(paths: &[Path], path: &Path, endpoint: IpAddr) -> bool {
     path.source_for(endpoint).is_some()
         && path.routes.iter().any(|route| route.destination.contains(&endpoint))
@@ -148,6 +163,20 @@ mod tests {
             ways(&paths, &["203.0.113.7:4770"]),
             ["dsl 192.0.2.7 > 203.0.113.7:4770", "lte 100.64.3.4 > 203.0.113.7:4770"]
         );
+    }
+
+    #[test]
+    fn each_endpoint_of_a_server_has_its_turn_and_a_mesh_has_one() {
+        let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let routed = [path("dsl", &["192.0.2.7/24"], Some("192.0.2.1"))];
+        let server: Vec<SocketAddr> = parse(&["203.0.113.7:4770", "203.0.113.8:4770"]);
+        let firsts: Vec<_> =
+            pair_by_endpoint(&routed, &server).iter().map(|ways| ways[0].remote).collect();
+        assert_eq!(firsts, server);
+        let mesh = [path("w1", &["10.1.0.1/24"], None), path("w2", &["10.2.0.1/24"], None)];
+        let peer: Vec<SocketAddr> = parse(&["10.1.0.2:4770", "10.2.0.2:4770"]);
+        assert_eq!(pair_by_endpoint(&mesh, &peer), [pair(&mesh, &peer)]);
+        assert!(pair_by_endpoint(&mesh, &server).is_empty());
     }
 
     #[test]

@@ -19,10 +19,10 @@ use tracing::debug;
 
 use crate::buffer::Buffer;
 use crate::counter::Counted;
-use crate::dial::{self, Dialled, KnownWays};
+use crate::dial::{Dialled, Dialler};
 use crate::records::{Incoming, IncomingError, Outgoing, write_all};
 use crate::session::Session;
-use crate::steering::{Registration, Steering};
+use crate::steering::Registration;
 
 /// How long the acceptor may take to say `ready`.
 const READY_LIMIT: Duration = Duration::from_secs(10);
@@ -81,13 +81,8 @@ impl Carrier {
     ///
     /// # Errors
     /// From dialling; TimedOut when the peer does not answer; ConnectionReset when it refuses.
-    pub async fn dial(
-        session: &Arc<Session>,
-        ways: &KnownWays,
-        steering: &Steering,
-        kind: Kind,
-    ) -> io::Result<Self> {
-        let Dialled { stream, place } = dial::dial(ways, steering).await?;
+    pub async fn dial(session: &Arc<Session>, dialler: &Dialler, kind: Kind) -> io::Result<Self> {
+        let Dialled { stream, place } = dialler.dial().await?;
         let number = session.next_number()?;
         let preamble = Preamble { session: session.id, number }.encode();
         let mut carrier = Self::new(session, stream, number, true, kind);

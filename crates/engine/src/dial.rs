@@ -8,6 +8,7 @@ use braid_core::path::Pairing;
 use braid_core::ways::Ways;
 use braid_sys::mptcp;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use portable_atomic::{AtomicUsize, Ordering};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::net::{TcpSocket, TcpStream};
 use tracing::debug;
@@ -34,6 +35,15 @@ const KEEP_ALIVE_AGAIN: (Duration, u32) = (Duration::from_secs(15), 4);
 #[derive(Clone, Debug)]
 pub struct KnownWays(Arc<Mutex<Ways>>);
 
+/// How a peer is dialled.
+#[derive(Debug)]
+pub struct Dialler {
+    /// The ways to it, once for each of its endpoints that some path leads to first.
+    alternatives: Vec<KnownWays>,
+    in_use: AtomicUsize,
+    steering: Steering,
+}
+
 /// A connection to a peer.
 #[derive(Debug)]
 pub struct Dialled {
@@ -56,25 +66,49 @@ impl KnownWays {
     }
 }
 
-/// Dials a peer over its ways, the next one beside the last when that is slow.
-///
-/// # Errors
-/// The last way's when all failed; TimedOut when none answered.
-pub async fn dial(ways: &KnownWays, steering: &Steering) -> io::Result<Dialled> {
-    let (stream, first) = tokio::time::timeout(DIAL_LIMIT, first_to_answer(ways)).await??;
-    keep_alive(&stream)?;
-    let place = match mptcp::info(&stream)? {
-        Some(info) if !info.fallback => Some(steering.register(info.token, ways, first)),
-        _ => {
-            debug!(
-                local = %ways.get().all()[first].local,
-                "connection fell back to plain TCP: something on this path strips MPTCP options, \
-                 or the peer has MPTCP switched off"
-            );
-            None
-        }
-    };
-    Ok(Dialled { stream, place })
+impl Dialler {
+    /// Dials over these ways, and has `steering` join what is dialled over all of them; `None` where
+    /// there are no ways.
+    #[must_use]
+    pub fn new(alternatives: Vec<Vec<Pairing>>, steering: Steering) -> Option<Self> {
+        let alternatives: Vec<_> = alternatives.into_iter().map(KnownWays::new).collect();
+        let in_use = AtomicUsize::new(0);
+        (!alternatives.is_empty()).then_some(Self { alternatives, in_use, steering })
+    }
+
+    /// The ways in use.
+    #[must_use]
+    pub fn ways(&self) -> &KnownWays {
+        &self.alternatives[self.in_use.load(Ordering::Relaxed)]
+    }
+
+    /// Those in use lead nowhere: takes the next ones.
+    pub fn use_next_ways(&self) {
+        let next = self.in_use.load(Ordering::Relaxed) + 1;
+        self.in_use.store(next % self.alternatives.len(), Ordering::Relaxed);
+    }
+
+    /// Dials over the ways in use, the next one beside the last when that is slow.
+    ///
+    /// # Errors
+    /// The last way's when all failed; TimedOut when none answered.
+    pub async fn dial(&self) -> io::Result<Dialled> {
+        let ways = self.ways();
+        let (stream, first) = tokio::time::timeout(DIAL_LIMIT, first_to_answer(ways)).await??;
+        keep_alive(&stream)?;
+        let place = match mptcp::info(&stream)? {
+            Some(info) if !info.fallback => Some(self.steering.register(info.token, ways, first)),
+            _ => {
+                debug!(
+                    local = %ways.get().all()[first].local,
+                    "connection fell back to plain TCP: something on this path strips MPTCP \
+                     options, or the peer has MPTCP switched off"
+                );
+                None
+            }
+        };
+        Ok(Dialled { stream, place })
+    }
 }
 
 /// Keeps all subflows of a connection alive in the tables of NATs, and notices a far end that has

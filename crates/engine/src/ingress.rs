@@ -18,13 +18,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::SemaphorePermit;
 use tracing::{debug, warn};
 
+use crate::ask::{AskError, Asked};
 use crate::carrier::Carrier;
 use crate::counter::Counted;
 use crate::dial::random;
 use crate::flow::{self, Outcome};
 use crate::peering::Peering;
 use crate::pool::Seat;
-use crate::session::{AskError, Asked};
 use crate::shared::Slot;
 use crate::tasks::Tasks;
 use crate::throttle::{Bound, Throttle};

@@ -8,6 +8,7 @@
 //! them to their sinks; [`flow`] moves the bytes, on a carrier of its own ([`single`]) or one that it
 //! shares ([`shared`]).
 
+pub mod ask;
 pub mod buffer;
 pub mod carrier;
 pub mod counter;

@@ -15,20 +15,18 @@ use braid_core::credit::FIRST_CREDIT;
 use braid_core::key::PublicKey;
 use braid_core::keys::SessionId;
 use braid_sys::rtnl::Rtnl;
-use portable_atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, info, warn};
 
 use crate::carrier::Carrier;
 use crate::counter::Counter;
-use crate::dial::{self, KnownWays, random};
+use crate::dial::{Dialler, random};
 use crate::directory::Directory;
 use crate::egress::{self, Connects};
 use crate::mailbox::Budget;
 use crate::pool::Pool;
 use crate::session::{Request, Session, SessionError, Wire};
 use crate::shared::Shared;
-use crate::steering::Steering;
 use crate::tasks::Tasks;
 use crate::throttle::{Bound, Throttle};
 use crate::tls::{Tls, TlsError};
@@ -65,12 +63,8 @@ const SLACK: usize = 16;
 pub struct Peering {
     /// Its configuration.
     pub peer: Peer,
-    /// The ways to it, once for each of its endpoints that some path leads to first; none if it
-    /// dials us.
-    ways: Vec<KnownWays>,
-    /// Which of them are in use: the next ones when these lead nowhere.
-    ways_in_use: AtomicUsize,
-    pub(crate) steering: Option<Steering>,
+    /// How it is dialled; none if it dials us.
+    pub(crate) dialler: Option<Arc<Dialler>>,
     pub(crate) tasks: Tasks,
     pub(crate) rtnl: Rtnl,
     pub(crate) pool: Arc<Pool>,
@@ -118,15 +112,13 @@ pub struct Common {
     pub tasks: Tasks,
     /// To ask the kernel about addresses.
     pub rtnl: Rtnl,
-    /// Joins carriers over all paths; none for a box that dials nobody.
-    pub steering: Option<Steering>,
 }
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 enum DialError {
     #[error("no way answers: {0}")]
-    Dial(io::Error),
+    Dial(#[from] io::Error),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -151,7 +143,7 @@ impl DialError {
 impl Peering {
     /// A peer without a session yet.
     #[must_use]
-    pub fn new(peer: Peer, ways: Vec<KnownWays>, common: &Common) -> Arc<Self> {
+    pub fn new(peer: Peer, dialler: Option<Arc<Dialler>>, common: &Common) -> Arc<Self> {
         let name = peer.name.clone();
         let bound = |what| Bound::new(format!("{what} of peer \"{name}\""));
         let bounds = Bounds {
@@ -164,9 +156,7 @@ impl Peering {
         let budget = (common.memory / 64).clamp(BUDGET.0, BUDGET.1) as usize;
         Arc::new(Self {
             hello: Hello { aes: common.aes, protection: peer.protection, carriers: peer.carriers },
-            ways,
-            ways_in_use: AtomicUsize::new(0),
-            steering: common.steering.clone(),
+            dialler,
             tasks: common.tasks.clone(),
             rtnl: common.rtnl.clone(),
             pool: Arc::new(Pool::new(Instant::now())),
@@ -185,17 +175,6 @@ impl Peering {
             trouble: Throttle::default(),
             peer,
         })
-    }
-
-    /// The ways to the peer that are in use; none if it dials us.
-    #[must_use]
-    pub fn ways(&self) -> Option<&KnownWays> {
-        self.ways.get(self.ways_in_use.load(Ordering::Relaxed))
-    }
-
-    fn use_next_ways(&self) {
-        let next = self.ways_in_use.load(Ordering::Relaxed) + 1;
-        self.ways_in_use.store(next % self.ways.len().max(1), Ordering::Relaxed);
     }
 
     /// The session in use.
@@ -222,12 +201,12 @@ impl Peering {
     }
 
     /// Keeps a session up, for as long as the box runs: for a peer that can be dialled.
-    pub async fn keep_session(self: Arc<Self>, steering: Steering) {
+    pub async fn keep_session(self: Arc<Self>, dialler: Arc<Dialler>) {
         let (mut backoff, mut current) = (Backoff::default(), self.current.subscribe());
         loop {
             let standing = current.borrow_and_update().clone();
             if let Some(session) = standing {
-                self.renew_until_it_ends(&session, &steering).await;
+                self.renew_until_it_ends(&session, &dialler).await;
                 if self.session().is_some_and(|other| other.id != session.id) {
                     continue;
                 }
@@ -238,12 +217,12 @@ impl Peering {
                     continue;
                 }
             }
-            match self.dial(&steering).await {
+            match self.dial(&dialler).await {
                 Ok(()) => {}
                 Err(DialError::Duplicate) => self.pause(&mut backoff, None).await,
                 Err(error) => {
                     self.report(&error);
-                    self.use_next_ways();
+                    dialler.use_next_ways();
                     self.pause(&mut backoff, None).await;
                 }
             }
@@ -252,7 +231,7 @@ impl Peering {
 
     /// Ready when the session has ended or been replaced; makes the one that replaces it when it is
     /// time, unless the peer has dialled it.
-    async fn renew_until_it_ends(self: &Arc<Self>, session: &Session, steering: &Steering) {
+    async fn renew_until_it_ends(self: &Arc<Self>, session: &Session, dialler: &Dialler) {
         let (mut backoff, mut current) = (Backoff::default(), self.current.subscribe());
         let mut renew = session.began + RENEW - RENEW.mul_f64(random() / 10.0);
         let gone = async {
@@ -267,7 +246,7 @@ impl Peering {
                 () = &mut gone => return,
                 () = session.ended() => return,
                 () = tokio::time::sleep_until(renew.into()), if session.dialler == self.identity => {
-                    if let Err(error) = self.dial(steering).await {
+                    if let Err(error) = self.dial(dialler).await {
                         self.report(&error);
                     }
                     renew = Instant::now() + backoff.scattered(random());
@@ -287,10 +266,8 @@ impl Peering {
         let _ = tokio::time::timeout(backoff.scattered(random()), other).await;
     }
 
-    async fn dial(self: &Arc<Self>, steering: &Steering) -> Result<(), DialError> {
-        let ways =
-            self.ways().ok_or_else(|| DialError::Dial(io::ErrorKind::NetworkUnreachable.into()))?;
-        let dialled = dial::dial(ways, steering).await.map_err(DialError::Dial)?;
+    async fn dial(self: &Arc<Self>, dialler: &Dialler) -> Result<(), DialError> {
+        let dialled = dialler.dial().await?;
         let secured = self.tls.dial(dialled.stream, &self.peer.public_key);
         let secured = tokio::time::timeout(HANDSHAKE_LIMIT, secured).await;
         let secured = secured.map_err(|_| SessionError::Silent)??;

@@ -3,9 +3,8 @@
 //! Which session is used when there are several is `peering`'s; what a peer asks for is done by
 //! the one that runs the session.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use braid_core::addr::{HostAddr, SinkAddr};
@@ -15,13 +14,13 @@ use braid_core::key::PublicKey;
 use braid_core::keys::{
     CarrierNumber, Direction, SessionId, SessionSecret, TrafficSecret, split_export,
 };
-use braid_core::opening::Failure;
 use portable_atomic::{AtomicU32, AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_rustls::TlsStream;
 
+use crate::ask::Asks;
 use crate::steering::Registration;
 use crate::tls::Secured;
 
@@ -57,19 +56,12 @@ pub struct Session {
     last_number: AtomicU32,
     used: Mutex<NumberWindow>,
     outbox: mpsc::Sender<Message>,
-    asks: Mutex<Asks>,
+    pub(crate) asks: Asks,
     /// Messages that have come.
     heard: AtomicUsize,
     /// `bye` was said.
     leaving: Notify,
     ended: watch::Sender<bool>,
-}
-
-/// Questions that the peer has not answered; none can be added once the session has ended.
-#[derive(Debug, Default)]
-struct Asks {
-    waiting: HashMap<u32, oneshot::Sender<Result<(), Failure>>>,
-    closed: bool,
 }
 
 /// The control connection, to be given to [`Session::run`].
@@ -128,24 +120,6 @@ pub enum SessionError {
     Ended,
 }
 
-/// Why a question has no good answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AskError {
-    /// The peer could not reach the sink.
-    Failed(Failure),
-    /// The session ended before the answer.
-    Ended,
-}
-
-/// A question; taken back when it is dropped before its connection was fetched.
-#[derive(Debug)]
-pub struct Asked {
-    /// The number by which a flow fetches the connection.
-    pub number: u32,
-    session: Arc<Session>,
-    fetched: bool,
-}
-
 impl Session {
     /// Exchanges `hello` on a connection whose ends have proved who they are.
     ///
@@ -182,7 +156,7 @@ impl Session {
             last_number: AtomicU32::new(0),
             used: Mutex::default(),
             outbox: sender,
-            asks: Mutex::default(),
+            asks: Asks::default(),
             heard: AtomicUsize::new(0),
             leaving: Notify::new(),
             ended: watch::Sender::new(false),
@@ -200,9 +174,7 @@ impl Session {
             () = self.left() => SessionError::Ended,
         };
         self.end();
-        let mut asks = self.asks();
-        asks.closed = true;
-        asks.waiting.clear();
+        self.asks.close();
         why
     }
 
@@ -235,46 +207,10 @@ impl Session {
                 }
                 Message::Cancel { number } => on(Request::Cancel(number)),
                 Message::Want { single, shared } => on(Request::Want { single, shared }),
-                Message::Connected { number } => self.answered(number, Ok(())),
-                Message::Failed { number, failure } => self.answered(number, Err(failure)),
+                Message::Connected { number } => self.asks.answered(number, Ok(())),
+                Message::Failed { number, failure } => self.asks.answered(number, Err(failure)),
                 Message::Bye(reason) => return SessionError::Bye(reason),
             }
-        }
-    }
-
-    /// Asks the peer to connect to a sink.
-    ///
-    /// # Errors
-    /// See [`AskError`].
-    pub async fn ask(
-        self: &Arc<Self>,
-        number: u32,
-        sink: SinkAddr,
-        host: HostAddr,
-    ) -> Result<Asked, AskError> {
-        let (sender, answer) = oneshot::channel();
-        {
-            let mut asks = self.asks();
-            if asks.closed {
-                return Err(AskError::Ended);
-            }
-            asks.waiting.insert(number, sender);
-        }
-        let asked = Asked { number, session: Arc::clone(self), fetched: false };
-        self.post(Message::Connect { number, sink, host });
-        match answer.await {
-            Ok(Ok(())) => Ok(asked),
-            Ok(Err(failure)) => {
-                asked.fetched();
-                Err(AskError::Failed(failure))
-            }
-            Err(_) => Err(AskError::Ended),
-        }
-    }
-
-    fn answered(&self, number: u32, answer: Result<(), Failure>) {
-        if let Some(waiting) = self.asks().waiting.remove(&number) {
-            let _ = waiting.send(answer);
         }
     }
 
@@ -360,27 +296,6 @@ impl Session {
     ) -> TrafficSecret {
         let dialler = if we_dial { &self.us } else { &self.them };
         self.secret.traffic(dialler, number, direction)
-    }
-
-    fn asks(&self) -> MutexGuard<'_, Asks> {
-        self.asks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Asked {
-    /// The connection was fetched, or there is none: nothing is to be taken back.
-    pub fn fetched(mut self) {
-        self.fetched = true;
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        let waiting = self.session.asks().waiting.remove(&self.number);
-        if !self.fetched {
-            self.session.post(Message::Cancel { number: self.number });
-        }
-        drop(waiting);
     }
 }
 

@@ -3,13 +3,15 @@
 //! Everything that can be refused is asked before anything is changed; whatever was changed is
 //! taken back on every way out but SIGKILL, and after that at the next start.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use braid_core::config::{Config, Endpoint, Peer};
 use braid_core::kernel::{Plan, Ruleset, Sysctl, TproxyPorts, Want};
-use braid_core::path::{Pairing, Path, pair};
+use braid_core::key::PublicKey;
+use braid_core::path::{Pairing, Path, pair_by_endpoint};
 use braid_sys::rtnl::Rtnl;
 use braid_sys::{mptcp, probe, resource, sysctl, tproxy};
 use ipnet::IpNet;
@@ -17,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::info;
 
-use crate::dial::KnownWays;
+use crate::dial::Dialler;
 use crate::directory::Directory;
 use crate::error::StartError;
 use crate::gate::{Gate, Unproved};
@@ -96,17 +98,18 @@ fn check_machine() -> Result<(), StartError> {
 struct Prepared {
     listeners: Vec<TcpListener>,
     interceptors: Vec<TcpListener>,
-    ways: Vec<(Peer, Vec<Vec<Pairing>>)>,
+    /// To each peer that is dialled, once for each of its endpoints.
+    ways: BTreeMap<PublicKey, Vec<Vec<Pairing>>>,
     plan: Plan,
 }
 
 async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
     let paths = observe(config, rtnl).await?;
-    let mut ways = Vec::new();
+    let mut ways = BTreeMap::new();
     let mut endpoints = Vec::new();
     for peer in config.dialled() {
         let addresses = resolve(&peer.endpoints).await?;
-        let found = alternatives(&paths, &addresses);
+        let found = pair_by_endpoint(&paths, &addresses);
         if found.is_empty() {
             return Err(StartError::NoWay(peer.name.clone()));
         }
@@ -119,30 +122,15 @@ async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
                 "way"
             );
         }
-        ways.push((peer.clone(), found));
+        ways.insert(peer.public_key, found);
         endpoints.extend(addresses);
     }
     let listeners = listen(&config.listen)?;
     let (interceptors, ports) = interceptors(config.intercept.is_some())?;
-    let all: Vec<Pairing> =
-        ways.iter().flat_map(|(_, ways): &(Peer, Vec<Vec<_>>)| ways.concat()).collect();
+    let all: Vec<Pairing> = ways.values().flat_map(|ways: &Vec<Vec<_>>| ways.concat()).collect();
     let ruleset = ruleset(config, &endpoints, ports);
     let plan = Plan::new(ruleset, &paths, &all, sysctls(config)?, probe::ipv6());
     Ok(Prepared { listeners, interceptors, ways, plan })
-}
-
-/// The ways to a peer, once for each endpoint as the first choice, those alike left out.
-fn alternatives(paths: &[Path], endpoints: &[SocketAddr]) -> Vec<Vec<Pairing>> {
-    let mut found: Vec<Vec<Pairing>> = Vec::new();
-    for first in 0..endpoints.len() {
-        let mut rotated = endpoints.to_vec();
-        rotated.rotate_left(first);
-        let ways = pair(paths, &rotated);
-        if !ways.is_empty() && !found.contains(&ways) {
-            found.push(ways);
-        }
-    }
-    found
 }
 
 impl Prepared {
@@ -172,9 +160,8 @@ impl Prepared {
             memory: memory()?,
             tasks: running.tasks.clone(),
             rtnl,
-            steering,
         };
-        let peerings = peerings(config.peers, &self.ways, &common, &mut needed);
+        let peerings = peerings(config.peers, self.ways, steering.as_ref(), &common, &mut needed);
         serve_peers(self.listeners, &peerings, &common, &mut needed);
         serve_hosts(self.interceptors, &peerings, &common, &mut needed);
         Ok(needed)
@@ -183,18 +170,18 @@ impl Prepared {
 
 fn peerings(
     peers: Vec<Peer>,
-    ways: &[(Peer, Vec<Vec<Pairing>>)],
+    mut ways: BTreeMap<PublicKey, Vec<Vec<Pairing>>>,
+    steering: Option<&Steering>,
     common: &Common,
     needed: &mut JoinSet<()>,
 ) -> Vec<Arc<Peering>> {
     let start = |peer: Peer| {
-        let of_peer = ways.iter().find(|(of, _)| of.public_key == peer.public_key);
-        let ways = of_peer.map_or(&[][..], |(_, ways)| ways);
-        let ways: Vec<KnownWays> = ways.iter().cloned().map(KnownWays::new).collect();
-        let is_dialled = !ways.is_empty();
-        let peering = Peering::new(peer, ways, common);
-        if let Some(steering) = common.steering.clone().filter(|_| is_dialled) {
-            needed.spawn(Arc::clone(&peering).keep_session(steering));
+        let ways = ways.remove(&peer.public_key).unwrap_or_default();
+        let dialler = steering.and_then(|steering| Dialler::new(ways, steering.clone()));
+        let dialler = dialler.map(Arc::new);
+        let peering = Peering::new(peer, dialler.clone(), common);
+        if let Some(dialler) = dialler {
+            needed.spawn(Arc::clone(&peering).keep_session(dialler));
         }
         needed.spawn(upkeep::keep(Arc::clone(&peering)));
         peering

@@ -13,7 +13,7 @@ use tracing::debug;
 
 use crate::carrier::Carrier;
 use crate::counter::{Counted, Counter};
-use crate::dial::{KnownWays, random};
+use crate::dial::{Dialler, random};
 use crate::peering::Peering;
 use crate::pool::Terms;
 use crate::session::Session;
@@ -54,7 +54,8 @@ pub(crate) async fn keep(peering: Arc<Peering>) {
             upkeep.dialled(well);
         }
         let Some(session) = peering.session() else { continue };
-        let (ways, bound) = (peering.ways(), usize::from(session.terms.carriers));
+        let dialler = peering.dialler.as_ref();
+        let (ways, bound) = (dialler.map(|d| d.ways()), usize::from(session.terms.carriers));
         let terms = Terms { session: session.id, ways, bound };
         if swept.is_none_or(|swept: Instant| swept.elapsed() >= LOOK) {
             swept = Some(Instant::now());
@@ -62,8 +63,8 @@ pub(crate) async fn keep(peering: Arc<Peering>) {
                 peering.tasks.spawn(carrier.close_in_order());
             }
         }
-        match ways {
-            Some(ways) => upkeep.dial(&peering, &session, ways, &done),
+        match dialler {
+            Some(dialler) => upkeep.dial(&peering, &session, dialler, &done),
             None => upkeep.ask(&peering, &session, terms),
         }
     }
@@ -83,7 +84,7 @@ impl Upkeep {
         &mut self,
         peering: &Arc<Peering>,
         session: &Arc<Session>,
-        ways: &KnownWays,
+        dialler: &Arc<Dialler>,
         done: &mpsc::UnboundedSender<bool>,
     ) {
         if self.rests_until.is_some_and(|until| until > Instant::now()) {
@@ -91,7 +92,7 @@ impl Upkeep {
         }
         let bound = usize::from(session.terms.carriers);
         let left_for_us = bound.saturating_sub(peering.theirs.have());
-        let terms = Terms { session: session.id, ways: Some(ways), bound: left_for_us };
+        let terms = Terms { session: session.id, ways: Some(dialler.ways()), bound: left_for_us };
         let (have, mut own) = peering.pool.count(terms);
         if !peering.is_routed() {
             own = [0; 2];
@@ -106,7 +107,7 @@ impl Upkeep {
             let kind = Kind { acceptor_opens, shared };
             for _ in 0..lack {
                 let Some(attempt) = Attempt::count(peering, kind) else { return };
-                attempt.spawn(peering, session, ways, done);
+                attempt.spawn(peering, session, dialler, done);
             }
         }
     }
@@ -149,16 +150,15 @@ impl Attempt {
         self,
         peering: &Arc<Peering>,
         session: &Arc<Session>,
-        ways: &KnownWays,
+        dialler: &Arc<Dialler>,
         done: &mpsc::UnboundedSender<bool>,
     ) {
         let (peering, session) = (Arc::clone(peering), Arc::clone(session));
-        let (ways, done) = (ways.clone(), done.clone());
-        let Some(steering) = peering.steering.clone() else { return };
+        let (dialler, done) = (Arc::clone(dialler), done.clone());
         peering.tasks.clone().spawn(async move {
             let Self { kind, dialling, ours, theirs } = self;
             let dialled = tokio::select! {
-                dialled = Carrier::dial(&session, &ways, &steering, kind) => dialled,
+                dialled = Carrier::dial(&session, &dialler, kind) => dialled,
                 () = session.ended() => return,
             };
             let _ = done.send(dialled.is_ok());
