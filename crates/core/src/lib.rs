@@ -10,7 +10,7 @@
 //! an opening ([`opening`]), [`flow`] decides what each of its endings means, and [`credit`] how
 //! much of it may be on its way on a shared carrier. [`policy`] says which sinks a peer may reach,
 //! from which source, [`backoff`] when a lost session is dialled again, [`demand`] and [`stock`] how
-//! many carriers there should be, and [`destinations`] which sinks a flow is opened to without asking.
+//! many carriers there should be, [`heartbeat`] and [`health`] which ways to a peer live, and [`destinations`] which sinks a flow is opened to without asking.
 
 pub mod addr;
 pub mod backoff;
@@ -22,6 +22,8 @@ pub mod credit;
 pub mod demand;
 pub mod destinations;
 pub mod flow;
+pub mod health;
+pub mod heartbeat;
 pub mod joins;
 pub mod kernel;
 pub mod key;
