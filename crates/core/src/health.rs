@@ -148,7 +148,7 @@ impl Health {
 
     /// What is to be done now; `signs` of a way are asked for only where they decide.
     pub fn poll(&mut self, now: Instant, signs: impl Fn(usize) -> Option<TcpSigns>) -> Vec<Action> {
-        let is_active = now < self.active_until;
+        let is_active = self.is_active(now);
         if now > self.wake + LATE {
             self.excused_until = now + EXCUSED;
         }
@@ -176,6 +176,12 @@ impl Health {
         let wakes = self.ways.values().map(|way| way.wake(now, is_active));
         self.wake = wakes.min().unwrap_or(now + LINGER);
         actions
+    }
+
+    /// Whether bytes of flows have moved lately.
+    #[must_use]
+    pub fn is_active(&self, now: Instant) -> bool {
+        now < self.active_until
     }
 
     /// When to poll next.

@@ -3,6 +3,8 @@
 //!
 //! When one is due and what its absence means is `health`'s; sockets are the engine's.
 
+use std::fmt;
+
 use ring::aead::{Aad, LessSafeKey};
 
 use crate::carrier::{NumberWindow, VERSION};
@@ -42,6 +44,18 @@ pub struct Opener {
     key: LessSafeKey,
     iv: [u8; IV_LEN],
     seen: NumberWindow,
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Opener(…)")
+    }
 }
 
 /// The session that a datagram claims to belong to; `None` when it is no heartbeat.
