@@ -98,22 +98,23 @@ fn check_machine() -> Result<(), StartError> {
 struct Prepared {
     listeners: Vec<TcpListener>,
     interceptors: Vec<TcpListener>,
-    /// To each peer that is dialled, once for each of its endpoints.
-    ways: BTreeMap<PublicKey, Vec<Vec<Pairing>>>,
+    paths: Vec<Path>,
+    /// Of each peer that is dialled.
+    endpoints: BTreeMap<PublicKey, Vec<SocketAddr>>,
     plan: Plan,
 }
 
 async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
     let paths = observe(config, rtnl).await?;
-    let mut ways = BTreeMap::new();
-    let mut endpoints = Vec::new();
+    let mut endpoints = BTreeMap::new();
+    let mut ways: Vec<Pairing> = Vec::new();
     for peer in config.dialled() {
         let addresses = resolve(&peer.endpoints).await?;
-        let found = pair_by_endpoint(&paths, &addresses);
+        let found = pair_by_endpoint(&paths, &addresses).concat();
         if found.is_empty() {
             return Err(StartError::NoWay(peer.name.clone()));
         }
-        for way in found.iter().flatten() {
+        for way in &found {
             info!(
                 peer = peer.name,
                 path = paths[way.path].interface,
@@ -122,15 +123,14 @@ async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
                 "way"
             );
         }
-        ways.insert(peer.public_key, found);
-        endpoints.extend(addresses);
+        ways.extend(found);
+        endpoints.insert(peer.public_key, addresses);
     }
     let listeners = listen(&config.listen)?;
     let (interceptors, ports) = interceptors(config.intercept.is_some())?;
-    let all: Vec<Pairing> = ways.values().flat_map(|ways: &Vec<Vec<_>>| ways.concat()).collect();
-    let ruleset = ruleset(config, &endpoints, ports);
-    let plan = Plan::new(ruleset, &paths, &all, sysctls(config)?, probe::ipv6());
-    Ok(Prepared { listeners, interceptors, ways, plan })
+    let ruleset = ruleset(config, endpoints.values().flatten(), ports);
+    let plan = Plan::new(ruleset, &paths, &ways, sysctls(config)?, probe::ipv6());
+    Ok(Prepared { listeners, interceptors, paths, endpoints, plan })
 }
 
 impl Prepared {
@@ -145,7 +145,7 @@ impl Prepared {
         let mut needed = JoinSet::new();
         let keys = config.peers.iter().map(|peer| peer.public_key);
         let tls = Arc::new(Tls::new(&identity.private, keys).map_err(StartError::Tls)?);
-        let steering = if self.ways.is_empty() {
+        let steering = if self.endpoints.is_empty() {
             None
         } else {
             let (steering, task) = Steering::start().await?;
@@ -161,7 +161,15 @@ impl Prepared {
             tasks: running.tasks.clone(),
             rtnl,
         };
-        let peerings = peerings(config.peers, self.ways, steering.as_ref(), &common, &mut needed);
+        let mut diallers = BTreeMap::new();
+        for (peer, endpoints) in self.endpoints {
+            if let Some(steering) = &steering {
+                let dialler = Dialler::new(endpoints, steering.clone());
+                dialler.set_paths(&self.paths);
+                diallers.insert(peer, Arc::new(dialler));
+            }
+        }
+        let peerings = peerings(config.peers, &diallers, &common, &mut needed);
         serve_peers(self.listeners, &peerings, &common, &mut needed);
         serve_hosts(self.interceptors, &peerings, &common, &mut needed);
         Ok(needed)
@@ -170,15 +178,12 @@ impl Prepared {
 
 fn peerings(
     peers: Vec<Peer>,
-    mut ways: BTreeMap<PublicKey, Vec<Vec<Pairing>>>,
-    steering: Option<&Steering>,
+    diallers: &BTreeMap<PublicKey, Arc<Dialler>>,
     common: &Common,
     needed: &mut JoinSet<()>,
 ) -> Vec<Arc<Peering>> {
     let start = |peer: Peer| {
-        let ways = ways.remove(&peer.public_key).unwrap_or_default();
-        let dialler = steering.and_then(|steering| Dialler::new(ways, steering.clone()));
-        let dialler = dialler.map(Arc::new);
+        let dialler = diallers.get(&peer.public_key).cloned();
         let peering = Peering::new(peer, dialler.clone(), common);
         if let Some(dialler) = dialler {
             needed.spawn(Arc::clone(&peering).keep_session(dialler));
@@ -291,11 +296,15 @@ fn interceptors(wanted: bool) -> Result<(Vec<TcpListener>, Option<TproxyPorts>),
 }
 
 /// The peers' own addresses are always left alone: a carrier must not be intercepted.
-fn ruleset(config: &Config, endpoints: &[SocketAddr], ports: Option<TproxyPorts>) -> Ruleset {
+fn ruleset<'a>(
+    config: &Config,
+    endpoints: impl Iterator<Item = &'a SocketAddr>,
+    ports: Option<TproxyPorts>,
+) -> Ruleset {
     let Some(intercept) = &config.intercept else {
         return Ruleset { interfaces: vec![], routes: vec![], bypass: vec![], ports: None };
     };
-    let peers = endpoints.iter().map(|endpoint| IpNet::from(endpoint.ip()));
+    let peers = endpoints.map(|endpoint| IpNet::from(endpoint.ip()));
     let bypass = intercept.bypass.iter().copied().chain(peers);
     Ruleset {
         interfaces: intercept.interfaces.clone(),
