@@ -208,8 +208,12 @@ impl Joins {
         for number in 0..self.ways.len() {
             let id = self.id_of(self.ways[number].pairing.local);
             let way = &mut self.ways[number];
-            let far = worth(way.pairing.path) == Worth::Far;
-            let (pairing, backup) = (way.pairing, way.pairing.backup || (!self.spread && far));
+            let unwanted = match worth(way.pairing.path) {
+                Worth::Near => false,
+                Worth::Far => !self.spread,
+                Worth::Poor | Worth::Dead => true,
+            };
+            let (pairing, backup) = (way.pairing, way.pairing.backup || unwanted);
             match way.state {
                 State::Missing(at) | State::Asked(_, at) if at <= now && !way.dead => {
                     way.state = State::Asked(now, now + FORGET);

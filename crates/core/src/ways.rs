@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::health::State;
 use crate::path::Pairing;
 
 /// By how much more than a quarter a round trip may wander and still be about the best, and by how
@@ -21,6 +22,8 @@ pub enum Worth {
     /// It is so much further than the best that a flow which is soon over had better keep off it: what
     /// leaves on it arrives when the rest has long been there.
     Far,
+    /// It gets through so badly that it is of use only where there is no other.
+    Poor,
     /// Nothing arrives on it.
     Dead,
 }
@@ -29,7 +32,7 @@ pub enum Worth {
 struct Way {
     pairing: Pairing,
     round_trip: Option<Duration>,
-    dead: bool,
+    state: State,
 }
 
 /// The ways to a peer, each known by its path's number.
@@ -54,7 +57,7 @@ impl Ways {
         let unchanged = self.all.iter().map(|way| way.pairing).eq(all.iter().copied());
         let way = |pairing: &Pairing| {
             let known = self.all.iter().find(|way| way.pairing == *pairing).copied();
-            known.unwrap_or(Way { pairing: *pairing, round_trip: None, dead: false })
+            known.unwrap_or(Way { pairing: *pairing, round_trip: None, state: State::Up })
         };
         self.all = all.iter().map(way).collect();
         !unchanged
@@ -72,11 +75,11 @@ impl Ways {
         self.all.is_empty()
     }
 
-    /// The way of this path is dead, or alive again; whether that is news. A way over other addresses
-    /// is alive until this is said of it.
-    pub fn set_dead(&mut self, path: usize, dead: bool) -> bool {
+    /// The way of this path is so; whether that is news. A way over other addresses is up until
+    /// another thing is said of it.
+    pub fn set_state(&mut self, path: usize, state: State) -> bool {
         let way = self.all.iter_mut().find(|way| way.pairing.path == path);
-        way.is_some_and(|way| std::mem::replace(&mut way.dead, dead) != dead)
+        way.is_some_and(|way| std::mem::replace(&mut way.state, state) != state)
     }
 
     /// Takes note of the least round trips that carriers have seen lately, by the address that they
@@ -101,13 +104,13 @@ impl Ways {
         way.into_iter().for_each(|way| _ = way.round_trip.get_or_insert(round_trip));
     }
 
-    /// The ways in the order in which they are dialled: dead ones last, normal before backup, then
-    /// the shortest known round trip.
+    /// The ways in the order in which they are dialled: dead ones last and poor ones before them,
+    /// normal before backup, then the shortest known round trip.
     #[must_use]
     pub fn order(&self) -> Vec<Pairing> {
         let mut order = self.all.clone();
         let round_trip = |way: &Way| way.round_trip.unwrap_or(Duration::MAX);
-        order.sort_by_key(|way| (way.dead, way.pairing.backup, round_trip(way)));
+        order.sort_by_key(|way| (way.rank(), way.pairing.backup, round_trip(way)));
         order.iter().map(|way| way.pairing).collect()
     }
 
@@ -115,6 +118,9 @@ impl Ways {
     #[must_use]
     pub fn worth(&self, path: usize) -> Worth {
         let Some(way) = self.live(path) else { return Worth::Dead };
+        if way.state != State::Up {
+            return Worth::Poor;
+        }
         match (way.round_trip, self.best(|_| true)) {
             (Some(own), Some(best)) if own > best + best / 2 + FAR => Worth::Far,
             _ => Worth::Near,
@@ -127,9 +133,8 @@ impl Ways {
     pub fn is_well_placed(&self, path: usize, joined: u64) -> bool {
         let is_joined = |way: &Way| joined & (1 << way.pairing.path) != 0;
         let Some(way) = self.live(path) else { return false };
-        if way.pairing.backup {
-            let is_normal = |other: &Way| is_joined(other) && !other.pairing.backup && !other.dead;
-            return !self.all.iter().any(is_normal);
+        if !way.is_normal() {
+            return !self.all.iter().any(|other| is_joined(other) && other.is_normal());
         }
         // Round trips wander by a little.
         match (way.round_trip, self.best(is_joined)) {
@@ -139,19 +144,35 @@ impl Ways {
     }
 
     fn live(&self, path: usize) -> Option<&Way> {
-        self.all.iter().find(|way| way.pairing.path == path && !way.dead)
+        self.all.iter().find(|way| way.pairing.path == path && way.state != State::Down)
     }
 
     /// The shortest known round trip of the live normal ways that count.
     fn best(&self, counts: impl Fn(&Way) -> bool) -> Option<Duration> {
-        let normal = self.all.iter().filter(|way| !way.pairing.backup && !way.dead && counts(way));
+        let normal = self.all.iter().filter(|way| way.is_normal() && counts(way));
         normal.filter_map(|way| way.round_trip).min()
+    }
+}
+
+impl Way {
+    /// Whether it carries whenever there is something to carry.
+    fn is_normal(&self) -> bool {
+        !self.pairing.backup && self.state == State::Up
+    }
+
+    fn rank(&self) -> usize {
+        match self.state {
+            State::Up => 0,
+            State::Degraded(_) => 1,
+            State::Down => 2,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::Trouble;
 
     fn ways(backup: [bool; 3]) -> Ways {
         let way = |path: usize| Pairing {
@@ -203,6 +224,7 @@ mod tests {
         ways.answered(1, Duration::from_millis(500));
         assert_eq!(ways.worth(1), Worth::Near);
     }
+
     #[test]
     fn what_is_known_stays_with_the_ways_that_stay() {
         let mut ways = ways([false, false, false]);
@@ -222,12 +244,23 @@ mod tests {
     fn a_dead_way_is_dialled_last_and_nothing_is_measured_by_it() {
         let mut ways = ways([false, false, true]);
         learn(&mut ways, &[(0, 10), (1, 80), (2, 5)]);
-        assert!(ways.set_dead(0, true) && !ways.set_dead(0, true) && !ways.set_dead(7, true));
+        assert!(ways.set_state(0, State::Down) && !ways.set_state(0, State::Down));
+        assert!(!ways.set_state(7, State::Down));
         assert_eq!(order(&ways), [1, 2, 0]);
         assert_eq!([0, 1].map(|way| ways.worth(way)), [Worth::Dead, Worth::Near]);
         assert!(!ways.is_well_placed(0, 0b111) && ways.is_well_placed(1, 0b111));
-        assert!(ways.set_dead(1, true) && ways.is_well_placed(2, 0b111));
-        assert!(ways.set_dead(0, false));
+        assert!(ways.set_state(1, State::Down) && ways.is_well_placed(2, 0b111));
+        assert!(ways.set_state(0, State::Up));
         assert_eq!(order(&ways), [0, 2, 1]);
+    }
+
+    #[test]
+    fn a_poor_way_is_of_use_only_where_there_is_no_other() {
+        let mut ways = ways([false, false, false]);
+        learn(&mut ways, &[(0, 10), (1, 30), (2, 35)]);
+        ways.set_state(0, State::Degraded(Trouble::Loss));
+        assert_eq!([0, 1, 2].map(|way| ways.worth(way)), [Worth::Poor, Worth::Near, Worth::Near]);
+        assert_eq!(order(&ways), [1, 2, 0]);
+        assert!(!ways.is_well_placed(0, 0b111) && ways.is_well_placed(0, 0b001));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use braid_core::addr::canonical;
+use braid_core::health::State;
 use braid_core::path::{Ends, Pairing, Path, pair_by_endpoint};
 use braid_core::ways::Ways;
 use braid_sys::mptcp;
@@ -87,10 +88,10 @@ impl Dialler {
         changed
     }
 
-    /// This path is dead for the peer, or alive again: all connections leave it at once, the peer is
-    /// told, and none takes it until it lives.
-    pub fn set_dead(&self, path: usize, dead: bool) {
-        let set = |known: &KnownWays| known.get().set_dead(path, dead);
+    /// The way of this path is so. All connections leave one that is down at once, the peer is told,
+    /// and none takes it until it is up.
+    pub fn set_state(&self, path: usize, state: State) {
+        let set = |known: &KnownWays| known.get().set_state(path, state);
         if self.alternatives.iter().map(set).fold(false, |any, is| any | is) {
             self.steering.ways_changed();
         }

@@ -13,6 +13,7 @@ use braid_core::kernel::{Plan, Ruleset, Sysctl, TproxyPorts, Want};
 use braid_core::key::PublicKey;
 use braid_core::path::{Pairing, Path, pair_by_endpoint};
 use braid_sys::rtnl::Rtnl;
+use braid_sys::udp::Answering;
 use braid_sys::{mptcp, probe, resource, sysctl, tproxy};
 use ipnet::IpNet;
 use tokio::net::TcpListener;
@@ -32,6 +33,7 @@ use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 use crate::tls::Tls;
 use crate::upkeep;
+use crate::{echo, heartbeats};
 
 /// Runs the box until `stop` is ready.
 ///
@@ -76,6 +78,9 @@ async fn serve(
     // Those bound before have buffers as the sysctls were, and so would all that they accept.
     drop(std::mem::take(&mut prepared.listeners));
     prepared.listeners = listen(&config.listen)?;
+    for socket in answering(&config.listen)? {
+        running.tasks.spawn(echo::serve(socket, Arc::clone(&running.directory)));
+    }
     let mut needed = prepared.start(config, &identity, rtnl, running).await?;
     info!(%public_key, "running");
     let why = match needed.join_next().await {
@@ -186,6 +191,7 @@ fn peerings(
         let dialler = diallers.get(&peer.public_key).cloned();
         let peering = Peering::new(peer, dialler.clone(), common);
         if let Some(dialler) = dialler {
+            needed.spawn(heartbeats::keep(Arc::clone(&peering), Arc::clone(&dialler)));
             needed.spawn(Arc::clone(&peering).keep_session(dialler));
         }
         needed.spawn(upkeep::keep(Arc::clone(&peering)));
@@ -270,6 +276,13 @@ fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
     let bound = addresses.iter().map(|address| {
         let listener = mptcp::listener(*address).and_then(TcpListener::from_std);
         listener.map_err(|error| StartError::Listen(*address, error))
+    });
+    bound.collect()
+}
+
+fn answering(addresses: &[SocketAddr]) -> Result<Vec<Answering>, StartError> {
+    let bound = addresses.iter().map(|address| {
+        Answering::bind(*address).map_err(|error| StartError::Listen(*address, error))
     });
     bound.collect()
 }
