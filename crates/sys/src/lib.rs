@@ -1,7 +1,8 @@
 //! The Linux edge: one file per kernel facility, and the only unsafe code of the workspace.
 //!
 //! Sockets: `mptcp` (carriers) and `tproxy` (intercepted flows, kept sources). Kernel state:
-//! `rtnl` (links, routes, rules), `mptcp_pm` (subflows), `nft`, `sysctl`. What the kernel and the
+//! `rtnl` (links, routes, rules), `mptcp_pm` (subflows), `nft`, `sysctl`; `notices` tells that it has
+//! changed. What the kernel and the
 //! process may do: `probe`, `resource`. For the lab and for tests: `netns`, `tap`, `process`,
 //! `sched`.
 
@@ -10,6 +11,7 @@ pub mod mptcp;
 pub mod mptcp_pm;
 pub mod netns;
 pub mod nft;
+pub mod notices;
 pub mod probe;
 pub mod process;
 pub mod resource;
