@@ -34,6 +34,7 @@ pub mod policy;
 pub mod record;
 pub mod seal;
 pub mod stock;
+pub mod watch;
 pub mod ways;
 
 #[cfg(test)]

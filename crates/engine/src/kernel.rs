@@ -5,22 +5,25 @@
 //! the network namespace: one braid runs in each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use braid_core::kernel::numbers::NFT_TABLE;
 use braid_core::kernel::{Plan, Sysctl, Want};
 use braid_sys::mptcp_pm::{Limits, PathManager};
 use braid_sys::resource::network_namespace;
-use braid_sys::rtnl::{Changes, Rtnl};
+use braid_sys::rtnl::{Changes, Rtnl, RtnlError};
 use braid_sys::{nft, sysctl};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
 use crate::error::StartError;
+
+mod lock;
+
+use lock::{Lock, lock};
 
 /// Where locks and remembered values are: on a file system that is empty after a restart.
 const STATE_DIRECTORY: &str = "/var/run/braid";
@@ -52,15 +55,32 @@ pub struct Kernel {
     rtnl: Rtnl,
     manager: PathManager,
     remembered: Remembered,
+    /// Our table as nft showed it when it had been loaded.
+    table: Option<String>,
+    /// Sysctls that the system did not let us set.
+    given_up: BTreeSet<&'static str>,
     memory: PathBuf,
     _lock: Lock,
 }
 
-/// The namespace's lock: a file that is held, with our process number in it for the reader.
-#[derive(Debug)]
-struct Lock {
-    path: PathBuf,
-    _held: File,
+/// What of our state may not be as it was.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Touched {
+    /// Rules and routes.
+    pub routing: bool,
+    /// The nftables table.
+    pub table: bool,
+    /// Sysctls and MPTCP limits.
+    pub values: bool,
+}
+
+/// What was done to the kernel so that it holds the plan again.
+#[derive(Debug, Default)]
+pub struct Mended {
+    /// What was put right, in words.
+    pub done: Vec<String>,
+    /// The first thing that could not be.
+    pub refused: Option<StartError>,
 }
 
 impl Kernel {
@@ -75,8 +95,9 @@ impl Kernel {
         let lock = lock(&directory.join(format!("net-{namespace:x}.lock")))?;
         let memory = directory.join(format!("net-{namespace:x}.json"));
         let remembered = recall(&memory);
-        let mut kernel =
-            Self { rtnl, manager: PathManager::connect()?, remembered, memory, _lock: lock };
+        let manager = PathManager::connect()?;
+        let (table, given_up) = (None, BTreeSet::new());
+        let mut kernel = Self { rtnl, manager, remembered, table, given_up, memory, _lock: lock };
         if kernel.clear().await? {
             info!("removed what a braid that was killed had left in the kernel");
         }
@@ -88,15 +109,46 @@ impl Kernel {
     /// # Errors
     /// With what the kernel refused. The caller removes what was applied until then.
     pub async fn apply(&mut self, plan: &Plan) -> Result<(), StartError> {
-        for wanted in &plan.sysctls {
-            self.set_sysctl(wanted)?;
+        self.remember_limits().await?;
+        let whole = self.mend(plan, Touched::ALL).await;
+        if let Some(refused) = whole.refused {
+            return Err(refused);
         }
-        self.prepare_acceptor().await?;
-        let routes = self.rtnl.sync_routes(&plan.routes).await?;
-        let rules = self.rtnl.sync_rules(&plan.rules).await?;
-        nft::load(&plan.ruleset.text())?;
-        debug!(?routes, ?rules, "plan applied:\n{plan}");
+        debug!(changed = ?whole.done, "plan applied:\n{plan}");
         self.verify(plan).await
+    }
+
+    /// Makes the kernel hold what of the plan it may not, as far as it lets us.
+    pub async fn mend(&mut self, plan: &Plan, touched: Touched) -> Mended {
+        let mut mended = Mended::default();
+        if touched.values {
+            for wanted in &plan.sysctls {
+                let set = self.set_sysctl(wanted);
+                mended.note(set.map(|set| set.then(|| format!("sysctl {}", wanted.name))));
+            }
+            let raised = self.raise_limits().await;
+            mended.note(raised.map(|raised| raised.then(|| "the MPTCP limits".to_owned())));
+        }
+        if touched.routing {
+            mended.note_changes("routes", self.rtnl.sync_routes(&plan.routes).await);
+            mended.note_changes("rules", self.rtnl.sync_rules(&plan.rules).await);
+        }
+        if touched.table {
+            let loaded = self.load_table(&plan.ruleset.text());
+            mended.note(loaded.map(|loaded| loaded.then(|| "the nftables table".to_owned())));
+        }
+        mended
+    }
+
+    /// Loads our table unless it is there as it was. In place, though it takes some milliseconds: a
+    /// load must not outlive us.
+    fn load_table(&mut self, ruleset: &str) -> Result<bool, StartError> {
+        if self.table.is_some() && nft::table(NFT_TABLE)? == self.table {
+            return Ok(false);
+        }
+        nft::load(ruleset)?;
+        self.table = nft::table(NFT_TABLE)?;
+        Ok(true)
     }
 
     /// Takes away all that is ours and puts back what was others'. Goes on past failures and
@@ -161,7 +213,7 @@ impl Kernel {
             let error = io::Error::other("it was applied, but the kernel does not show it");
             Err(StartError::System(what, error))
         };
-        if nft::table(NFT_TABLE)?.is_none() {
+        if self.table.is_none() {
             return missing("the nftables table");
         }
         if self.rtnl.sync_rules(&plan.rules).await? != Changes::default() {
@@ -173,8 +225,12 @@ impl Kernel {
         Ok(())
     }
 
-    fn set_sysctl(&mut self, wanted: &Sysctl) -> Result<(), StartError> {
+    /// Whether it was not as wanted.
+    fn set_sysctl(&mut self, wanted: &Sysctl) -> Result<bool, StartError> {
         let name = wanted.name;
+        if self.given_up.contains(name) {
+            return Ok(false);
+        }
         let failed =
             |value: &str, source| StartError::Sysctl { name, wanted: value.to_owned(), source };
         let current = sysctl::read(name)
@@ -184,29 +240,41 @@ impl Kernel {
                 return Err(failed("", io::ErrorKind::NotFound.into()));
             }
             debug!("this kernel has no sysctl {name}");
-            return Ok(());
+            return Ok(false);
         };
-        let Some(value) = value_to_set(&wanted.want, &current) else { return Ok(()) };
+        let Some(value) = value_to_set(&wanted.want, &current) else { return Ok(false) };
         let changed = Changed { before: current, ours: value.clone() };
         self.remembered.sysctls.entry(name.to_owned()).or_insert(changed);
         self.remember()?;
         match sysctl::write(name, &value) {
             Ok(()) => info!("sysctl {name} set to \"{value}\" while braid runs"),
             Err(error) if wanted.needed => return Err(failed(&value, error)),
-            Err(error) => warn!("{}; braid goes on without", failed(&value, error)),
+            Err(error) => {
+                warn!("{}; braid goes on without", failed(&value, error));
+                self.given_up.insert(name);
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
-    async fn prepare_acceptor(&mut self) -> Result<(), StartError> {
+    async fn remember_limits(&mut self) -> Result<(), StartError> {
         let endpoints = self.manager.implicit_endpoints().await?;
         self.remembered.implicit_endpoints =
             endpoints.iter().map(|endpoint| (endpoint.id, endpoint.address)).collect();
         let Limits { accepted_addresses, subflows } = self.manager.limits().await?;
         self.remembered.mptcp_limits = Some((accepted_addresses, subflows));
-        self.remember()?;
-        let limits = Limits { accepted_addresses, subflows: subflows.max(MOST_SUBFLOWS) };
-        Ok(self.manager.set_limits(limits).await?)
+        self.remember()
+    }
+
+    /// Whether they were too low for peers' joins.
+    async fn raise_limits(&self) -> Result<bool, StartError> {
+        let limits = self.manager.limits().await?;
+        if limits.subflows >= MOST_SUBFLOWS {
+            return Ok(false);
+        }
+        self.manager.set_limits(Limits { subflows: MOST_SUBFLOWS, ..limits }).await?;
+        Ok(true)
     }
 
     fn remember(&self) -> Result<(), StartError> {
@@ -221,9 +289,34 @@ impl Kernel {
     }
 }
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+impl Touched {
+    /// All of it.
+    pub const ALL: Self = Self { routing: true, table: true, values: true };
+
+    /// This and that.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            routing: self.routing || other.routing,
+            table: self.table || other.table,
+            values: self.values || other.values,
+        }
+    }
+}
+
+impl Mended {
+    fn note(&mut self, outcome: Result<Option<String>, StartError>) {
+        match outcome {
+            Ok(done) => self.done.extend(done),
+            Err(error) => self.refused = self.refused.take().or(Some(error)),
+        }
+    }
+
+    fn note_changes(&mut self, what: &str, changes: Result<Changes, RtnlError>) {
+        let words = |Changes { added, removed }: Changes| {
+            (added + removed > 0).then(|| format!("{what} (+{added} -{removed})"))
+        };
+        self.note(changes.map(words).map_err(StartError::from));
     }
 }
 
@@ -247,31 +340,6 @@ fn put_sysctl_back(name: &str, changed: &Changed) -> io::Result<()> {
         sysctl::write(name, &changed.before)?;
     }
     Ok(())
-}
-
-fn lock(path: &Path) -> Result<Lock, StartError> {
-    let failed = |error| StartError::StateDirectory(path.to_owned(), error);
-    fs::create_dir_all(STATE_DIRECTORY).map_err(failed)?;
-    let mut options = OpenOptions::new();
-    let options = options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(path).map_err(failed)?;
-    // A braid that stops removes the file it holds: only a lock on the file that is still there
-    // counts.
-    let still_there =
-        || -> io::Result<bool> { Ok(fs::metadata(path)?.ino() == file.metadata()?.ino()) };
-    let locked = match file.try_lock() {
-        Ok(()) => still_there().unwrap_or(false),
-        Err(TryLockError::WouldBlock) => false,
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
-    };
-    if !locked {
-        let mut owner = String::new();
-        let _ = file.read_to_string(&mut owner);
-        return Err(StartError::AlreadyRunning(owner.trim().to_owned()));
-    }
-    file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-    writeln!(file, "{}", std::process::id()).map_err(failed)?;
-    Ok(Lock { path: path.to_owned(), _held: file })
 }
 
 /// The value that a sysctl has to be given; `None` when it stands as wanted.

@@ -1,7 +1,7 @@
 //! The async shell around `braid_core`: what happens when a box runs.
 //!
 //! [`run`] checks the machine ([`start`]), puts the plan into the kernel ([`kernel`]), and then
-//! serves. There is one [`peering`] for each peer: its [`session`] (secured by [`tls`]) and the
+//! serves, while [`watch`] keeps kernel state and ways up with what happens to the paths. There is one [`peering`] for each peer: its [`session`] (secured by [`tls`]) and the
 //! carriers that either box opens flows on. The [`gate`] lets in peers' sessions and carriers,
 //! [`dial`] makes ours, [`steering`] joins both over all paths, and off those that `heartbeats` finds
 //! dead; `echo` answers the peer's. The [`ingress`] takes hosts' flows
@@ -38,6 +38,7 @@ pub mod tasks;
 pub mod throttle;
 pub mod tls;
 pub mod upkeep;
+pub(crate) mod watch;
 
 pub use error::{Kind, StartError};
 pub use start::run;

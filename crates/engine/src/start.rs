@@ -9,16 +9,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use braid_core::config::{Config, Endpoint, Peer};
-use braid_core::kernel::{Plan, Ruleset, Sysctl, TproxyPorts, Want};
+use braid_core::kernel::{Ruleset, Sysctl, TproxyPorts, Want};
 use braid_core::key::PublicKey;
-use braid_core::path::{Pairing, Path, pair_by_endpoint};
 use braid_sys::rtnl::Rtnl;
 use braid_sys::udp::Answering;
 use braid_sys::{mptcp, probe, resource, sysctl, tproxy};
 use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::dial::Dialler;
 use crate::directory::Directory;
@@ -33,6 +32,7 @@ use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 use crate::tls::Tls;
 use crate::upkeep;
+use crate::watch::{Dialled, Ears, View, Wanted, Watching};
 use crate::{echo, heartbeats};
 
 /// Runs the box until `stop` is ready.
@@ -74,16 +74,20 @@ async fn serve(
 ) -> Result<(), StartError> {
     let public_key = identity.public;
     let mut prepared = prepare(&config, &rtnl).await?;
-    kernel.apply(&prepared.plan).await?;
+    kernel.apply(&prepared.view.plan).await?;
     // Those bound before have buffers as the sysctls were, and so would all that they accept.
     drop(std::mem::take(&mut prepared.listeners));
     prepared.listeners = listen(&config.listen)?;
     for socket in answering(&config.listen)? {
         running.tasks.spawn(echo::serve(socket, Arc::clone(&running.directory)));
     }
-    let mut needed = prepared.start(config, &identity, rtnl, running).await?;
+    let (mut needed, watching) = prepared.start(config, &identity, rtnl, kernel, running).await?;
     info!(%public_key, "running");
-    let why = match needed.join_next().await {
+    let ended = tokio::select! {
+        ended = needed.join_next() => ended,
+        () = watching.run() => None,
+    };
+    let why = match ended {
         Some(Err(error)) => error.to_string(),
         _ => "it has nothing more to do".to_owned(),
     };
@@ -103,50 +107,58 @@ fn check_machine() -> Result<(), StartError> {
 struct Prepared {
     listeners: Vec<TcpListener>,
     interceptors: Vec<TcpListener>,
-    paths: Vec<Path>,
     /// Of each peer that is dialled.
     endpoints: BTreeMap<PublicKey, Vec<SocketAddr>>,
-    plan: Plan,
+    wanted: Wanted,
+    view: View,
+    ears: Ears,
 }
 
 async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
-    let paths = observe(config, rtnl).await?;
-    let mut endpoints = BTreeMap::new();
-    let mut ways: Vec<Pairing> = Vec::new();
+    let (mut endpoints, mut peers) = (BTreeMap::new(), Vec::new());
     for peer in config.dialled() {
         let addresses = resolve(&peer.endpoints).await?;
-        let found = pair_by_endpoint(&paths, &addresses).concat();
-        if found.is_empty() {
-            return Err(StartError::NoWay(peer.name.clone()));
-        }
-        for way in &found {
-            info!(
-                peer = peer.name,
-                path = paths[way.path].interface,
-                local = %way.local,
-                remote = %way.remote,
-                "way"
-            );
-        }
-        ways.extend(found);
-        endpoints.insert(peer.public_key, addresses);
+        endpoints.insert(peer.public_key, addresses.clone());
+        peers.push(Dialled { name: peer.name.clone(), endpoints: addresses });
     }
     let listeners = listen(&config.listen)?;
     let (interceptors, ports) = interceptors(config.intercept.is_some())?;
-    let ruleset = ruleset(config, endpoints.values().flatten(), ports);
-    let plan = Plan::new(ruleset, &paths, &ways, sysctls(config)?, probe::ipv6());
-    Ok(Prepared { listeners, interceptors, paths, endpoints, plan })
+    look_for_interceptors(config, rtnl).await?;
+    let wanted = Wanted {
+        paths: config.paths.clone(),
+        peers,
+        ruleset: ruleset(config, endpoints.values().flatten(), ports),
+        sysctls: sysctls(config)?,
+        v6: probe::ipv6(),
+    };
+    // Listening comes first: what changes behind it is heard of.
+    let ears = Ears::open().map_err(|error| StartError::System("netlink socket", error))?;
+    let view = wanted.look(rtnl, &[]).await?;
+    wanted.report(&[], &view.paths);
+    Ok(Prepared { listeners, interceptors, endpoints, wanted, view, ears })
+}
+
+/// One that is not there yet is served when it comes: the kernel goes by its name.
+async fn look_for_interceptors(config: &Config, rtnl: &Rtnl) -> Result<(), StartError> {
+    for name in config.intercept.iter().flat_map(|intercept| &intercept.interfaces) {
+        if rtnl.interface(name).await?.is_none() {
+            warn!("intercept.interfaces: there is no interface \"{name}\" here (see `ip link`)");
+        }
+    }
+    Ok(())
 }
 
 impl Prepared {
-    /// Starts the box. The tasks in the set returned run for as long as the box does.
-    async fn start(
+    /// Starts the box. The tasks in the set returned run for as long as the box does, and so is it to
+    /// be watched.
+    async fn start<'a>(
         self,
         config: Config,
         identity: &Identity,
         rtnl: Rtnl,
+        kernel: &'a mut Kernel,
         running: &Running,
-    ) -> Result<JoinSet<()>, StartError> {
+    ) -> Result<(JoinSet<()>, Watching<'a>), StartError> {
         let mut needed = JoinSet::new();
         let keys = config.peers.iter().map(|peer| peer.public_key);
         let tls = Arc::new(Tls::new(&identity.private, keys).map_err(StartError::Tls)?);
@@ -164,20 +176,23 @@ impl Prepared {
             directory: Arc::clone(&running.directory),
             memory: memory()?,
             tasks: running.tasks.clone(),
-            rtnl,
+            rtnl: rtnl.clone(),
         };
         let mut diallers = BTreeMap::new();
         for (peer, endpoints) in self.endpoints {
             if let Some(steering) = &steering {
                 let dialler = Dialler::new(endpoints, steering.clone());
-                dialler.set_paths(&self.paths);
+                dialler.set_paths(&self.view.paths);
                 diallers.insert(peer, Arc::new(dialler));
             }
         }
         let peerings = peerings(config.peers, &diallers, &common, &mut needed);
         serve_peers(self.listeners, &peerings, &common, &mut needed);
         serve_hosts(self.interceptors, &peerings, &common, &mut needed);
-        Ok(needed)
+        let (wanted, view, ears) = (self.wanted, self.view, self.ears);
+        let diallers = diallers.into_values().collect();
+        let refusals = Throttle::default();
+        Ok((needed, Watching { wanted, view, rtnl, kernel, diallers, ears, refusals }))
     }
 }
 
@@ -232,29 +247,6 @@ fn serve_hosts(
     for listener in interceptors {
         needed.spawn(Arc::clone(&ingress).serve(listener));
     }
-}
-
-async fn observe(config: &Config, rtnl: &Rtnl) -> Result<Vec<Path>, StartError> {
-    let mut paths = Vec::new();
-    for path in &config.paths {
-        let index = interface(rtnl, "path.interface", &path.interface).await?;
-        paths.push(Path {
-            interface: path.interface.clone(),
-            index,
-            role: path.role,
-            addresses: rtnl.addresses(index).await?,
-            routes: rtnl.link_routes(index).await?,
-        });
-    }
-    for name in config.intercept.iter().flat_map(|intercept| &intercept.interfaces) {
-        interface(rtnl, "intercept.interfaces", name).await?;
-    }
-    Ok(paths)
-}
-
-async fn interface(rtnl: &Rtnl, key: &'static str, name: &str) -> Result<u32, StartError> {
-    let index = rtnl.link_index(name).await?;
-    index.ok_or_else(|| StartError::NoInterface { key, name: name.to_owned() })
 }
 
 async fn resolve(endpoints: &[Endpoint]) -> Result<Vec<SocketAddr>, StartError> {
