@@ -78,8 +78,8 @@ async fn serve(
     // Those bound before have buffers as the sysctls were, and so would all that they accept.
     drop(std::mem::take(&mut prepared.listeners));
     prepared.listeners = listen(&config.listen)?;
-    for socket in answering(&config.listen)? {
-        running.tasks.spawn(echo::serve(socket, Arc::clone(&running.directory)));
+    for (socket, listen) in answering(&config.listen)? {
+        running.tasks.spawn(echo::serve(socket, listen, Arc::clone(&running.directory)));
     }
     let (mut needed, watching) = prepared.start(config, &identity, rtnl, kernel, running).await?;
     info!(%public_key, "running");
@@ -272,9 +272,10 @@ fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
     bound.collect()
 }
 
-fn answering(addresses: &[SocketAddr]) -> Result<Vec<Answering>, StartError> {
+fn answering(addresses: &[SocketAddr]) -> Result<Vec<(Answering, SocketAddr)>, StartError> {
     let bound = addresses.iter().map(|address| {
-        Answering::bind(*address).map_err(|error| StartError::Listen(*address, error))
+        let bound = Answering::bind(*address);
+        bound.map(|it| (it, *address)).map_err(|error| StartError::Listen(*address, error))
     });
     bound.collect()
 }
