@@ -177,6 +177,25 @@ fn an_interface_goes_and_comes_back() -> Result<()> {
     boxes.stop()
 }
 
+#[test]
+fn a_box_starts_without_its_paths() -> Result<()> {
+    let topology = slow()?;
+    let mut boxes = boxes(&topology)?;
+    boxes.ingress.stop()?;
+    shell(&topology.ingress, "ip link set wan1 down; ip link set wan2 down")?;
+    boxes.ingress.restart(&topology.ingress)?;
+    says(&mut boxes.ingress, "no [[path]] leads to peer \"egress\" now")?;
+    says(&mut boxes.ingress, "no session")?;
+    shell(&topology.ingress, "ip link set wan2 up")?;
+    says(&mut boxes.ingress, "session is up")?;
+    downloading(&topology, &mut boxes.ingress, || {
+        until_carry(&topology, &[1])?;
+        shell(&topology.ingress, "ip link set wan1 up")?;
+        until_carry(&topology, &[0, 1])
+    })?;
+    boxes.stop()
+}
+
 /// The egress box is behind a gateway on either path.
 #[test]
 fn a_gateway_changes() -> Result<()> {

@@ -13,6 +13,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use portable_atomic::{AtomicUsize, Ordering};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Notify;
 use tracing::debug;
 
 use crate::steering::{Registration, Steering};
@@ -45,6 +46,7 @@ pub struct Dialler {
     alternatives: Vec<KnownWays>,
     in_use: AtomicUsize,
     steering: Steering,
+    changed: Notify,
 }
 
 /// A connection to a peer.
@@ -69,7 +71,8 @@ impl Dialler {
     #[must_use]
     pub fn new(endpoints: Vec<SocketAddr>, steering: Steering) -> Self {
         let alternatives = (0..endpoints.len().max(1)).map(|_| KnownWays::default()).collect();
-        Self { endpoints, alternatives, in_use: AtomicUsize::new(0), steering }
+        let in_use = AtomicUsize::new(0);
+        Self { endpoints, alternatives, in_use, steering, changed: Notify::new() }
     }
 
     /// These are the box's paths from now on; whether the ways are others for it. Connections leave
@@ -83,8 +86,14 @@ impl Dialler {
         }
         if changed {
             self.steering.ways_changed();
+            self.changed.notify_waiters();
         }
         changed
+    }
+
+    /// Ready when there are other ways than now: what failed before may go well.
+    pub async fn ways_change(&self) {
+        self.changed.notified().await;
     }
 
     /// This path is dead for the peer, or alive again: all connections leave it at once, the peer is
