@@ -95,15 +95,33 @@ async fn a_path_dies_and_lives(listener: std::net::TcpListener) {
     task.await.unwrap();
 }
 
-#[test]
-fn connections_leave_a_dead_path_and_take_it_when_it_lives() {
-    let (near, far) = (Netns::new("near").unwrap(), Netns::new("far").unwrap());
-    shell(&near, NEAR, &far);
-    shell(&far, FAR, &near);
+fn between(near: &Netns, far: &Netns) {
     let listener = far.run(|| mptcp::listener("[::]:4000".parse().unwrap()).unwrap()).unwrap();
     let here = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(a_path_dies_and_lives(listener));
     };
     near.run(here).unwrap();
+}
+
+#[test]
+fn connections_leave_a_dead_path_and_take_it_when_it_lives() {
+    let (near, far) = (Netns::new("near").unwrap(), Netns::new("far").unwrap());
+    shell(&near, NEAR, &far);
+    shell(&far, FAR, &near);
+    between(&near, &far);
+}
+
+/// The far box dials others: its kernel leaves subflows to it, and takes joins only while somebody hears
+/// its events.
+#[test]
+fn the_far_box_manages_its_own_connections() {
+    let (near, far) = (Netns::new("near").unwrap(), Netns::new("far").unwrap());
+    shell(&near, NEAR, &far);
+    shell(&far, FAR, &near);
+    shell(&far, "sysctl -qw net.mptcp.path_manager=userspace", &near);
+    let mut monitor = Command::new("ip");
+    monitor.args(["mptcp", "monitor"]).stdout(std::process::Stdio::null());
+    let _monitor = far.spawn(monitor).unwrap();
+    between(&near, &far);
 }
