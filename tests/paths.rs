@@ -122,10 +122,17 @@ fn carrier_is_lost() -> Result<()> {
             until_carry(&topology, &[1 - path])?;
             topology.links[path].carrier(true)?;
         }
+        until_carry(&topology, &[0, 1])?;
+        topology.links.iter().try_for_each(|link| link.carrier(false))?;
+        until("no way is left", || {
+            let rules = shell(&topology.ingress, "ip rule")?;
+            Ok(!rules.contains("4710:") && !rules.contains("4711:"))
+        })?;
+        topology.links.iter().try_for_each(|link| link.carrier(true))?;
         until_carry(&topology, &[0, 1])
     })?;
-    says_times(&mut boxes.ingress, "path is down", 2)?;
-    says_times(&mut boxes.ingress, "path is up", 4)?;
+    says_times(&mut boxes.ingress, "path is down", 4)?;
+    says_times(&mut boxes.ingress, "path is up", 6)?;
     boxes.stop()
 }
 
