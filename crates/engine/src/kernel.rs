@@ -55,7 +55,7 @@ pub struct Kernel {
     rtnl: Rtnl,
     manager: PathManager,
     remembered: Remembered,
-    /// Our table as nft showed it when it had been loaded.
+    /// Our table as nft showed it when it had been loaded first.
     table: Option<String>,
     /// Sysctls that the system did not let us set.
     given_up: BTreeSet<&'static str>,
@@ -147,7 +147,11 @@ impl Kernel {
             return Ok(false);
         }
         nft::load(ruleset)?;
-        self.table = nft::table(NFT_TABLE)?;
+        if self.table.is_none() {
+            // Only once: later on somebody may be faster than this. The notice of our load brings us
+            // back here to compare.
+            self.table = nft::table(NFT_TABLE)?;
+        }
         Ok(true)
     }
 

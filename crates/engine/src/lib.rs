@@ -38,7 +38,7 @@ pub mod tasks;
 pub mod throttle;
 pub mod tls;
 pub mod upkeep;
-pub(crate) mod watch;
+pub mod watch;
 
 pub use error::{Kind, StartError};
 pub use start::run;

@@ -287,3 +287,6 @@ async fn tell(manager: &PathManager, token: u32, ask: Ask) -> Result<(), PmError
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
