@@ -178,14 +178,7 @@ impl Prepared {
             tasks: running.tasks.clone(),
             rtnl: rtnl.clone(),
         };
-        let mut diallers = BTreeMap::new();
-        for (peer, endpoints) in self.endpoints {
-            if let Some(steering) = &steering {
-                let dialler = Dialler::new(endpoints, steering.clone());
-                dialler.set_paths(&self.view.paths);
-                diallers.insert(peer, Arc::new(dialler));
-            }
-        }
+        let diallers = diallers(self.endpoints, steering.as_ref(), &self.view);
         let peerings = peerings(config.peers, &diallers, &common, &mut needed);
         serve_peers(self.listeners, &peerings, &common, &mut needed);
         serve_hosts(self.interceptors, &peerings, &common, &mut needed);
@@ -194,6 +187,19 @@ impl Prepared {
         let refusals = Throttle::default();
         Ok((needed, Watching { wanted, view, rtnl, kernel, diallers, ears, refusals }))
     }
+}
+
+fn diallers(
+    endpoints: BTreeMap<PublicKey, Vec<SocketAddr>>,
+    steering: Option<&Steering>,
+    view: &View,
+) -> BTreeMap<PublicKey, Arc<Dialler>> {
+    let dialler = |(peer, endpoints)| {
+        let dialler = Dialler::new(endpoints, steering?.clone());
+        dialler.set_paths(&view.paths);
+        Some((peer, Arc::new(dialler)))
+    };
+    endpoints.into_iter().filter_map(dialler).collect()
 }
 
 fn peerings(
