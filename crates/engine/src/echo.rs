@@ -1,14 +1,15 @@
 //! Answers peers' heartbeats: each at once, and only what the keys of a session open. Subflows over
 //! ways that the peer has given up are ended here, too.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use braid_core::addr::canonical;
 use braid_core::far_ways::FarWay;
 use braid_core::heartbeat::session_of;
-use braid_sys::sock_diag;
+use braid_sys::sock_diag::{self, Identity};
 use braid_sys::udp::{Answering, Came};
 use tracing::{debug, trace};
 
@@ -19,6 +20,10 @@ const ROOM: usize = 64 * 1024;
 
 /// After an error of the socket, which may last.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long after its notice the peer's withdrawal of the address (RM_ADDR) may come, by which the
+/// kernel ends the subflows itself.
+const WITHDRAWN: Duration = Duration::from_millis(100);
 
 /// Answers what comes to `socket`, which is bound to `listen`, until it is dropped.
 pub(crate) async fn serve(socket: Answering, listen: SocketAddr, directory: Arc<Directory>) {
@@ -56,11 +61,29 @@ fn answer(
     // One that finds no room is as one that is lost.
     let _ = socket.answer(came, &answer);
     for FarWay { local, remote } in dead {
-        let local = SocketAddr::new(local, listen.port());
-        // It looks at every socket there is.
-        tokio::task::spawn_blocking(move || match sock_diag::end(local, remote) {
-            Ok(ended) => debug!(%local, ended, "subflows over a way that the peer has given up"),
-            Err(error) => debug!(%error, "cannot end subflows: the kernel's time-out will"),
-        });
+        tokio::spawn(leave(SocketAddr::new(local, listen.port()), remote));
     }
+}
+
+/// Ends what is left of the subflows over a way that the peer has given up.
+async fn leave(local: SocketAddr, remote: IpAddr) {
+    let ended = async {
+        // Not those that the peer makes when the way is back.
+        let there = find(local, remote).await?;
+        tokio::time::sleep(WITHDRAWN).await;
+        let mut left = find(local, remote).await?;
+        left.retain(|socket| there.contains(socket));
+        sock_diag::end(&left)
+    };
+    match ended.await {
+        Ok(0) => {}
+        Ok(ended) => debug!(%local, ended, "ended subflows over a way that the peer has given up"),
+        Err(error) => debug!(%error, "cannot end subflows: the kernel's time-out will"),
+    }
+}
+
+/// It looks at every socket there is, in a thread that may.
+async fn find(local: SocketAddr, remote: IpAddr) -> io::Result<Vec<Identity>> {
+    let found = tokio::task::spawn_blocking(move || sock_diag::find(local, remote));
+    found.await.map_err(io::Error::other)?
 }

@@ -32,39 +32,56 @@ pub fn established(local: IpAddr, remote: SocketAddr) -> io::Result<Vec<TcpSocke
     Ok(found)
 }
 
-/// Ends the established TCP sockets from `local` to any port of `remote` by a reset, as `ss --kill`
-/// does, and says how many. Of a Multipath TCP connection that is a subflow: the connection goes on
-/// over the others, which carry again what that one still had.
-///
-/// # Errors
-/// As [`established`]; EOPNOTSUPP on a kernel without CONFIG_INET_DIAG_DESTROY.
-pub fn end(local: SocketAddr, remote: IpAddr) -> io::Result<usize> {
-    let mut found = Vec::new();
-    dump(remote.is_ipv6(), |message| {
-        let is_it = ends(message).is_some_and(|(own, far)| (own, far.ip()) == (local, remote));
-        found.extend(message.get(..IDENTITY.end).filter(|_| is_it).map(<[u8]>::to_vec));
-    })?;
-    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    for message in &found {
-        destroy(&socket, message)?;
-    }
-    Ok(found.len())
+/// One socket, and no other that has its addresses later: the kernel's cookie is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    family: u8,
+    bytes: [u8; IDENTITY.end - IDENTITY.start],
 }
 
-/// Where in a `struct inet_diag_msg` the socket's identity is, and where in a request.
+/// Where in a `struct inet_diag_msg` a `struct inet_diag_sockid` is, and where in a request.
 const IDENTITY: Range<usize> = 4..52;
 const IDENTITY_ASKED: usize = 8;
 
-fn destroy(socket: &Socket, message: &[u8]) -> io::Result<()> {
-    let mut asked = request(SOCK_DESTROY, NLM_F_REQUEST_ACK, message[0]);
+/// The established TCP sockets from `local` to any port of `remote`.
+///
+/// # Errors
+/// As [`established`].
+pub fn find(local: SocketAddr, remote: IpAddr) -> io::Result<Vec<Identity>> {
+    let mut found = Vec::new();
+    dump(remote.is_ipv6(), |message| {
+        let is_it = ends(message).is_some_and(|(own, far)| (own, far.ip()) == (local, remote));
+        let bytes = message.get(IDENTITY).filter(|_| is_it).and_then(|it| it.try_into().ok());
+        found.extend(bytes.map(|bytes| Identity { family: message[0], bytes }));
+    })?;
+    Ok(found)
+}
+
+/// Ends those of the sockets that are still there by a reset, as `ss --kill` does, and says how many
+/// were. A subflow of a Multipath TCP connection ends alone: the connection goes on over the others,
+/// which carry again what that one still had.
+///
+/// # Errors
+/// From the netlink socket; EOPNOTSUPP on a kernel without CONFIG_INET_DIAG_DESTROY.
+pub fn end(sockets: &[Identity]) -> io::Result<usize> {
+    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    let mut ended = 0;
+    for identity in sockets {
+        ended += usize::from(destroy(&socket, identity)?);
+    }
+    Ok(ended)
+}
+
+fn destroy(socket: &Socket, identity: &Identity) -> io::Result<bool> {
+    let mut asked = request(SOCK_DESTROY, NLM_F_REQUEST_ACK, identity.family);
     let place = HEADER_LEN + IDENTITY_ASKED;
-    asked[place..place + IDENTITY.len()].copy_from_slice(&message[IDENTITY]);
+    asked[place..place + identity.bytes.len()].copy_from_slice(&identity.bytes);
     socket.send(&asked, 0)?;
     let (answer, _) = socket.recv_from_full()?;
     match next_message(&answer) {
         Some((NLMSG_ERROR, code, _)) => match error(code).raw_os_error() {
-            // It may have ended by itself meanwhile.
-            Some(0 | libc::ENOENT) => Ok(()),
+            Some(0) => Ok(true),
+            Some(libc::ENOENT) => Ok(false),
             _ => Err(error(code)),
         },
         _ => Err(io::ErrorKind::InvalidData.into()),
@@ -223,11 +240,13 @@ mod tests {
         };
         let (mut ended, _other) = from([127, 0, 0, 5]);
         let (mut stays, mut far) = from([127, 0, 0, 6]);
-        assert_eq!(end(address, [127, 0, 0, 5].into()).unwrap(), 1);
+        let found = find(address, [127, 0, 0, 5].into()).unwrap();
+        assert_eq!((found.len(), end(&found).unwrap()), (1, 1));
         assert!(ended.read(&mut [0]).is_err());
         far.write_all(b"x").unwrap();
         stays.read_exact(&mut [0]).unwrap();
-        assert_eq!(end(address, [127, 0, 0, 5].into()).unwrap(), 0);
+        assert_eq!(end(&found).unwrap(), 0);
+        assert!(find(address, [127, 0, 0, 5].into()).unwrap().is_empty());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use braid_core::health::State;
 use braid_core::path::{Link, Path, Role};
 use braid_sys::mptcp;
 use braid_sys::netns::Netns;
@@ -81,12 +82,12 @@ async fn a_path_dies_and_lives(listener: std::net::TcpListener) {
     }
     until_over(&connections, 0b11).await;
     for (dead, rest) in [(1, 0b01), (0, 0b10), (1, 0b01)] {
-        dialler.set_dead(dead, true);
+        dialler.set_state(dead, State::Down);
         until_over(&connections, rest).await;
         // What is dialled meanwhile keeps off it, too.
         connections.push(connect(&dialler, &listener).await);
         until_over(&connections, rest).await;
-        dialler.set_dead(dead, false);
+        dialler.set_state(dead, State::Up);
         until_over(&connections, 0b11).await;
     }
     assert!(dialler.set_paths(&[path(1)]) && !dialler.set_paths(&[path(1)]));
