@@ -11,6 +11,7 @@
 //! much of it may be on its way on a shared carrier. [`policy`] says which sinks a peer may reach,
 //! from which source, [`backoff`] when a lost session is dialled again, [`demand`] and [`stock`] how
 //! many carriers there should be, and [`destinations`] which sinks a flow is opened to without asking.
+//! [`status`] is what a running box says of itself.
 
 pub mod addr;
 pub mod backoff;
@@ -31,6 +32,7 @@ pub mod path;
 pub mod policy;
 pub mod record;
 pub mod seal;
+pub mod status;
 pub mod stock;
 pub mod ways;
 
