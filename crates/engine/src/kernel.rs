@@ -14,16 +14,14 @@ use std::path::{Path, PathBuf};
 use braid_core::kernel::numbers::NFT_TABLE;
 use braid_core::kernel::{Plan, Sysctl, Want};
 use braid_sys::mptcp_pm::{Limits, PathManager};
-use braid_sys::resource::network_namespace;
 use braid_sys::rtnl::{Changes, Rtnl};
 use braid_sys::{nft, sysctl};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
 use crate::error::StartError;
-
-/// Where locks and remembered values are: on a file system that is empty after a restart.
-const STATE_DIRECTORY: &str = "/var/run/braid";
+use crate::state_file::{DIRECTORY, state_file};
+use crate::status::KernelReport;
 
 /// Subflows that a connection may have beside the first: the kernel's own maximum.
 const MOST_SUBFLOWS: u32 = 8;
@@ -40,10 +38,10 @@ struct Remembered {
 }
 
 /// A sysctl's value before, and the one that braid gave it.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Changed {
-    before: String,
-    ours: String,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Changed {
+    pub(crate) before: String,
+    pub(crate) ours: String,
 }
 
 /// The kernel state of this namespace, locked for us.
@@ -53,6 +51,8 @@ pub struct Kernel {
     manager: PathManager,
     remembered: Remembered,
     memory: PathBuf,
+    /// What is done, for the status.
+    pub(crate) report: KernelReport,
     _lock: Lock,
 }
 
@@ -69,14 +69,11 @@ impl Kernel {
     /// # Errors
     /// When another braid runs here, or the kernel refuses.
     pub async fn acquire(rtnl: Rtnl) -> Result<Self, StartError> {
-        let namespace = network_namespace()
-            .map_err(|error| StartError::System("cannot name the network namespace", error))?;
-        let directory = Path::new(STATE_DIRECTORY);
-        let lock = lock(&directory.join(format!("net-{namespace:x}.lock")))?;
-        let memory = directory.join(format!("net-{namespace:x}.json"));
+        let lock = lock(&state_file("net", "lock")?)?;
+        let memory = state_file("net", "json")?;
         let remembered = recall(&memory);
-        let mut kernel =
-            Self { rtnl, manager: PathManager::connect()?, remembered, memory, _lock: lock };
+        let (manager, report) = (PathManager::connect()?, KernelReport::default());
+        let mut kernel = Self { rtnl, manager, remembered, memory, report, _lock: lock };
         if kernel.clear().await? {
             info!("removed what a braid that was killed had left in the kernel");
         }
@@ -174,26 +171,24 @@ impl Kernel {
     }
 
     fn set_sysctl(&mut self, wanted: &Sysctl) -> Result<(), StartError> {
-        let name = wanted.name;
-        let failed =
-            |value: &str, source| StartError::Sysctl { name, wanted: value.to_owned(), source };
-        let current = sysctl::read(name)
-            .map_err(|error| StartError::System("cannot read a sysctl", error))?;
-        let Some(current) = current else {
-            if wanted.needed {
-                return Err(failed("", io::ErrorKind::NotFound.into()));
-            }
-            debug!("this kernel has no sysctl {name}");
-            return Ok(());
-        };
-        let Some(value) = value_to_set(&wanted.want, &current) else { return Ok(()) };
-        let changed = Changed { before: current, ours: value.clone() };
+        let (name, Some(changed)) = (wanted.name, change_of(wanted)?) else { return Ok(()) };
+        let Changed { before, ours } = changed.clone();
         self.remembered.sysctls.entry(name.to_owned()).or_insert(changed);
         self.remember()?;
-        match sysctl::write(name, &value) {
-            Ok(()) => info!("sysctl {name} set to \"{value}\" while braid runs"),
-            Err(error) if wanted.needed => return Err(failed(&value, error)),
-            Err(error) => warn!("{}; braid goes on without", failed(&value, error)),
+        match sysctl::write(name, &ours) {
+            Ok(()) => {
+                info!("sysctl {name} set to \"{ours}\" while braid runs");
+                self.report.changed(name, before, ours);
+            }
+            Err(source) => {
+                let reason = source.to_string();
+                let refused = StartError::Sysctl { name, wanted: ours.clone(), source };
+                if wanted.needed {
+                    return Err(refused);
+                }
+                warn!("{refused}; braid goes on without");
+                self.report.refused(name, ours, reason);
+            }
         }
         Ok(())
     }
@@ -251,7 +246,7 @@ fn put_sysctl_back(name: &str, changed: &Changed) -> io::Result<()> {
 
 fn lock(path: &Path) -> Result<Lock, StartError> {
     let failed = |error| StartError::StateDirectory(path.to_owned(), error);
-    fs::create_dir_all(STATE_DIRECTORY).map_err(failed)?;
+    fs::create_dir_all(DIRECTORY).map_err(failed)?;
     let mut options = OpenOptions::new();
     let options = options.read(true).write(true).create(true).truncate(false);
     let mut file = options.open(path).map_err(failed)?;
@@ -272,6 +267,27 @@ fn lock(path: &Path) -> Result<Lock, StartError> {
     file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
     writeln!(file, "{}", std::process::id()).map_err(failed)?;
     Ok(Lock { path: path.to_owned(), _held: file })
+}
+
+/// How a sysctl has to be changed; `None` when it stands as wanted, or is not there and not needed.
+pub(crate) fn change_of(wanted: &Sysctl) -> Result<Option<Changed>, StartError> {
+    let name = wanted.name;
+    let current =
+        sysctl::read(name).map_err(|error| StartError::System("cannot read a sysctl", error))?;
+    match current {
+        Some(before) => {
+            let ours = value_to_set(&wanted.want, &before);
+            Ok(ours.map(|ours| Changed { before, ours }))
+        }
+        None if wanted.needed => {
+            let source = io::ErrorKind::NotFound.into();
+            Err(StartError::Sysctl { name, wanted: String::new(), source })
+        }
+        None => {
+            debug!("this kernel has no sysctl {name}");
+            Ok(None)
+        }
+    }
 }
 
 /// The value that a sysctl has to be given; `None` when it stands as wanted.

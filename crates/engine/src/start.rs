@@ -1,21 +1,21 @@
 //! Starting, running and stopping a box.
 //!
-//! Everything that can be refused is asked before anything is changed; whatever was changed is
-//! taken back on every way out but SIGKILL, and after that at the next start.
+//! Everything that can be refused is asked before anything is changed (`survey`); whatever was changed
+//! is taken back on every way out but SIGKILL, and after that at the next start.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use braid_core::config::{Config, Endpoint, Peer};
-use braid_core::kernel::{Plan, Ruleset, Sysctl, TproxyPorts, Want};
+use braid_core::config::{Config, Peer};
+use braid_core::kernel::Plan;
 use braid_core::key::PublicKey;
-use braid_core::path::{Pairing, Path, pair_by_endpoint};
+use braid_core::path::Pairing;
+use braid_sys::probe;
 use braid_sys::rtnl::Rtnl;
-use braid_sys::{mptcp, probe, resource, sysctl, tproxy};
-use ipnet::IpNet;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tracing::info;
 
@@ -27,7 +27,9 @@ use crate::identity::{self, Identity};
 use crate::ingress::{Ingress, Trouble};
 use crate::kernel::Kernel;
 use crate::peering::{Common, Peering};
+use crate::status::{self, SocketFile, Sources};
 use crate::steering::Steering;
+use crate::survey::{self, Survey};
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 use crate::tls::Tls;
@@ -38,26 +40,32 @@ use crate::upkeep;
 /// # Errors
 /// Why it did not start. Once it has started it runs until it is stopped.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+    let began = Instant::now();
     let identity = identity::load(&config.key_file)?;
-    check_machine()?;
+    survey::permission()?;
+    survey::mptcp()?;
+    survey::interception()?;
     let rtnl = Rtnl::connect().map_err(|e| StartError::System("netlink socket", e))?;
     let mut kernel = Kernel::acquire(rtnl.clone()).await?;
-    let running = Running::default();
+    let (socket, status) = SocketFile::bind()?;
+    let running = Running { began, tasks: Tasks::default(), directory: Arc::default() };
     let ended = tokio::select! {
-        ended = serve(config, identity, rtnl, &mut kernel, &running) => ended,
+        ended = serve(config, identity, (rtnl, status), &mut kernel, &running) => ended,
         () = stop => Ok(()),
     };
     info!("stopping");
     running.directory.say_goodbye().await;
     // With its task every flow ends, by a reset.
     running.tasks.shutdown().await;
+    // While the namespace is still locked: the next box's socket has the same place.
+    drop(socket);
     kernel.remove().await;
     ended
 }
 
 /// What ends with the box.
-#[derive(Default)]
 struct Running {
+    began: Instant,
     tasks: Tasks,
     directory: Arc<Directory>,
 }
@@ -66,7 +74,7 @@ struct Running {
 async fn serve(
     config: Config,
     identity: Identity,
-    rtnl: Rtnl,
+    (rtnl, status): (Rtnl, UnixListener),
     kernel: &mut Kernel,
     running: &Running,
 ) -> Result<(), StartError> {
@@ -76,7 +84,12 @@ async fn serve(
     // Those bound before have buffers as the sysctls were, and so would all that they accept.
     drop(std::mem::take(&mut prepared.listeners));
     prepared.listeners = listen(&config.listen)?;
-    let mut needed = prepared.start(config, &identity, rtnl, running).await?;
+    let paths = config.paths.clone();
+    let (mut needed, serving) = prepared.start(config, &identity, rtnl, running).await?;
+    let Serving { peerings, gate, ingress } = serving;
+    let (began, kernel) = (running.began, kernel.report.clone());
+    let sources = Sources { public_key, began, paths, peerings, gate, ingress, kernel };
+    needed.spawn(status::serve(status, sources, running.tasks.clone()));
     info!(%public_key, "running");
     let why = match needed.join_next().await {
         Some(Err(error)) => error.to_string(),
@@ -85,13 +98,11 @@ async fn serve(
     Err(StartError::System("a task has ended", std::io::Error::other(why)))
 }
 
-fn check_machine() -> Result<(), StartError> {
-    let allowed = probe::may_administer_network();
-    if !allowed.map_err(|e| StartError::System("cannot read /proc/self/status", e))? {
-        return Err(StartError::Permission);
-    }
-    probe::mptcp()?;
-    probe::tproxy().map_err(StartError::Tproxy)
+/// Those who are at work.
+struct Serving {
+    peerings: Vec<Arc<Peering>>,
+    gate: Arc<Gate>,
+    ingress: Arc<Ingress>,
 }
 
 /// All that has to be had before the kernel is changed.
@@ -104,33 +115,16 @@ struct Prepared {
 }
 
 async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
-    let paths = observe(config, rtnl).await?;
-    let mut ways = BTreeMap::new();
-    let mut endpoints = Vec::new();
-    for peer in config.dialled() {
-        let addresses = resolve(&peer.endpoints).await?;
-        let found = pair_by_endpoint(&paths, &addresses);
-        if found.is_empty() {
-            return Err(StartError::NoWay(peer.name.clone()));
-        }
-        for way in found.iter().flatten() {
-            info!(
-                peer = peer.name,
-                path = paths[way.path].interface,
-                local = %way.local,
-                remote = %way.remote,
-                "way"
-            );
-        }
-        ways.insert(peer.public_key, found);
-        endpoints.extend(addresses);
-    }
+    let survey = Survey::take(config, rtnl).await.whole()?;
+    survey.log_ways(config);
     let listeners = listen(&config.listen)?;
-    let (interceptors, ports) = interceptors(config.intercept.is_some())?;
-    let all: Vec<Pairing> = ways.values().flat_map(|ways: &Vec<Vec<_>>| ways.concat()).collect();
-    let ruleset = ruleset(config, &endpoints, ports);
-    let plan = Plan::new(ruleset, &paths, &all, sysctls(config)?, probe::ipv6());
-    Ok(Prepared { listeners, interceptors, ways, plan })
+    let (interceptors, ports) = survey::interceptors(config.intercept.is_some())?;
+    let plan = survey.plan(config, ports)?;
+    Ok(Prepared { listeners, interceptors, ways: survey.ways, plan })
+}
+
+fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    addresses.iter().map(|address| survey::listen(*address)).collect()
 }
 
 impl Prepared {
@@ -141,7 +135,7 @@ impl Prepared {
         identity: &Identity,
         rtnl: Rtnl,
         running: &Running,
-    ) -> Result<JoinSet<()>, StartError> {
+    ) -> Result<(JoinSet<()>, Serving), StartError> {
         let mut needed = JoinSet::new();
         let keys = config.peers.iter().map(|peer| peer.public_key);
         let tls = Arc::new(Tls::new(&identity.private, keys).map_err(StartError::Tls)?);
@@ -157,14 +151,14 @@ impl Prepared {
             aes: probe::has_aes(),
             tls,
             directory: Arc::clone(&running.directory),
-            memory: memory()?,
+            memory: survey::memory()?,
             tasks: running.tasks.clone(),
             rtnl,
         };
         let peerings = peerings(config.peers, self.ways, steering.as_ref(), &common, &mut needed);
-        serve_peers(self.listeners, &peerings, &common, &mut needed);
-        serve_hosts(self.interceptors, &peerings, &common, &mut needed);
-        Ok(needed)
+        let gate = serve_peers(self.listeners, &peerings, &common, &mut needed);
+        let ingress = serve_hosts(self.interceptors, &peerings, &common, &mut needed);
+        Ok((needed, Serving { peerings, gate, ingress }))
     }
 }
 
@@ -194,7 +188,7 @@ fn serve_peers(
     peerings: &[Arc<Peering>],
     common: &Common,
     needed: &mut JoinSet<()>,
-) {
+) -> Arc<Gate> {
     let by_key = peerings.iter().map(|peering| (peering.peer.public_key, Arc::clone(peering)));
     let gate = Arc::new(Gate {
         tls: Arc::clone(&common.tls),
@@ -208,6 +202,7 @@ fn serve_peers(
     for listener in listeners {
         needed.spawn(Arc::clone(&gate).serve(listener));
     }
+    gate
 }
 
 fn serve_hosts(
@@ -215,134 +210,11 @@ fn serve_hosts(
     peerings: &[Arc<Peering>],
     common: &Common,
     needed: &mut JoinSet<()>,
-) {
+) -> Arc<Ingress> {
     let routed = peerings.iter().filter(|peering| peering.is_routed()).cloned();
     let ingress = Arc::new(Ingress::new(routed.collect(), common.tasks.clone()));
     for listener in interceptors {
         needed.spawn(Arc::clone(&ingress).serve(listener));
     }
-}
-
-async fn observe(config: &Config, rtnl: &Rtnl) -> Result<Vec<Path>, StartError> {
-    let mut paths = Vec::new();
-    for path in &config.paths {
-        let index = interface(rtnl, "path.interface", &path.interface).await?;
-        paths.push(Path {
-            interface: path.interface.clone(),
-            index,
-            role: path.role,
-            addresses: rtnl.addresses(index).await?,
-            routes: rtnl.link_routes(index).await?,
-        });
-    }
-    for name in config.intercept.iter().flat_map(|intercept| &intercept.interfaces) {
-        interface(rtnl, "intercept.interfaces", name).await?;
-    }
-    Ok(paths)
-}
-
-async fn interface(rtnl: &Rtnl, key: &'static str, name: &str) -> Result<u32, StartError> {
-    let index = rtnl.link_index(name).await?;
-    index.ok_or_else(|| StartError::NoInterface { key, name: name.to_owned() })
-}
-
-async fn resolve(endpoints: &[Endpoint]) -> Result<Vec<SocketAddr>, StartError> {
-    let mut addresses = Vec::new();
-    for endpoint in endpoints {
-        match endpoint {
-            Endpoint::Address(address) => addresses.push(*address),
-            Endpoint::Name(name, port) => {
-                let found = tokio::net::lookup_host((name.as_str(), *port)).await;
-                let found = found.map_err(|e| StartError::Resolve(name.clone(), e))?;
-                addresses.extend(found);
-            }
-        }
-    }
-    Ok(addresses)
-}
-
-fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
-    let bound = addresses.iter().map(|address| {
-        let listener = mptcp::listener(*address).and_then(TcpListener::from_std);
-        listener.map_err(|error| StartError::Listen(*address, error))
-    });
-    bound.collect()
-}
-
-fn interceptors(wanted: bool) -> Result<(Vec<TcpListener>, Option<TproxyPorts>), StartError> {
-    if !wanted {
-        return Ok((Vec::new(), None));
-    }
-    let failed = |error| StartError::System("transparent listener", error);
-    let bind = |v6| {
-        let listener = tproxy::listener(v6).and_then(TcpListener::from_std)?;
-        let port = listener.local_addr()?.port();
-        Ok((listener, port))
-    };
-    let (v4, v4_port) = bind(false).map_err(failed)?;
-    let mut listeners = vec![v4];
-    let mut ports = TproxyPorts { v4: v4_port, v6: None };
-    if probe::ipv6() {
-        let (v6, v6_port) = bind(true).map_err(failed)?;
-        listeners.push(v6);
-        ports.v6 = Some(v6_port);
-    }
-    Ok((listeners, Some(ports)))
-}
-
-/// The peers' own addresses are always left alone: a carrier must not be intercepted.
-fn ruleset(config: &Config, endpoints: &[SocketAddr], ports: Option<TproxyPorts>) -> Ruleset {
-    let Some(intercept) = &config.intercept else {
-        return Ruleset { interfaces: vec![], routes: vec![], bypass: vec![], ports: None };
-    };
-    let peers = endpoints.iter().map(|endpoint| IpNet::from(endpoint.ip()));
-    let bypass = intercept.bypass.iter().copied().chain(peers);
-    Ruleset {
-        interfaces: intercept.interfaces.clone(),
-        routes: config.routes(),
-        bypass: bypass.collect(),
-        ports,
-    }
-}
-
-/// Most that autotuning may give one socket's buffer, bytes: 150 Mbit/s over 200 ms takes 7.5 MB
-/// twice over; a router with 128 MB of memory gets 2 MB.
-const BUFFER_BOUNDS: (u64, u64) = (1 << 20, 32 << 20);
-
-/// What a socket's buffer may hold at first, bytes. The kernel's own 16 kB to send, which grow too
-/// late, let a warm carrier send no more than 50 kB a subflow at once whatever its congestion
-/// window: 100 kB took a round trip more. A router with 128 MB gets 64 kB.
-const FIRST_BUFFER_BOUNDS: (u64, u64) = (64 << 10, 512 << 10);
-
-fn sysctls(config: &Config) -> Result<Vec<Sysctl>, StartError> {
-    let memory = memory()?;
-    let most = (memory / 64).clamp(BUFFER_BOUNDS.0, BUFFER_BOUNDS.1);
-    let first = (memory / 4096).clamp(FIRST_BUFFER_BOUNDS.0, FIRST_BUFFER_BOUNDS.1);
-    let at_least = |name| Sysctl { name, want: Want::LastTwoAtLeast(first, most), needed: false };
-    let exactly =
-        |name, value: &str, needed| Sysctl { name, want: Want::Exactly(value.into()), needed };
-    let mut sysctls = vec![at_least("net.ipv4.tcp_rmem"), at_least("net.ipv4.tcp_wmem")];
-    // An idle carrier would forget its congestion windows within a second.
-    sysctls.push(exactly("net.ipv4.tcp_slow_start_after_idle", "0", false));
-    if config.dialled().next().is_some() {
-        // A few lost SYNs would turn MPTCP off for an hour, for all of the namespace.
-        sysctls.push(exactly("net.mptcp.blackhole_timeout", "0", false));
-        sysctls.push(exactly("net.mptcp.syn_retrans_before_tcp_fallback", "128", false));
-        sysctls.push(path_manager().map(|(name, value)| exactly(name, value, true))?);
-    }
-    Ok(sysctls)
-}
-
-fn memory() -> Result<u64, StartError> {
-    resource::memory_total().map_err(|error| StartError::System("memory size", error))
-}
-
-/// The sysctl that hands subflows to us: by name since Linux 6.15, by number before.
-fn path_manager() -> Result<(&'static str, &'static str), StartError> {
-    let named = sysctl::read("net.mptcp.path_manager")
-        .map_err(|e| StartError::System("cannot read sysctl net.mptcp.path_manager", e))?;
-    Ok(match named {
-        Some(_) => ("net.mptcp.path_manager", "userspace"),
-        None => ("net.mptcp.pm_type", "1"),
-    })
+    ingress
 }
