@@ -5,7 +5,7 @@ LAB_ARGS ?=
 
 # How long each target is fuzzed, e.g. `make fuzz FUZZ_SECONDS=600 FUZZ_TARGETS=records`.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= config control flow_machines opening preamble records
+FUZZ_TARGETS ?= config control flow_machines heartbeat opening preamble records
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin

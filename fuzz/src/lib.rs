@@ -10,6 +10,8 @@ pub mod config;
 pub mod control;
 /// One end of a carrier, with a far end that sends what it likes.
 pub mod flow_machines;
+/// Opening heartbeats, and judging ways by what comes back.
+pub mod heartbeat;
 mod input;
 /// Reading the payloads of `open` and `failed`.
 pub mod opening;

@@ -36,6 +36,12 @@ impl Backoff {
         pause
     }
 
+    /// The pause that [`Self::pause`] would give.
+    #[must_use]
+    pub fn peek(&self) -> Duration {
+        self.next
+    }
+
     /// The pause to make now with a random part of half its length added, so that boxes do not dial
     /// in step. `random` is from 0 to 1.
     pub fn scattered(&mut self, random: f64) -> Duration {

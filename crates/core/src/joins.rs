@@ -1,14 +1,16 @@
 //! Which subflows a carrier should have and which of them are backups: the state machine that keeps
-//! a carrier joined over all its ways, and flows that are soon over off the far ones.
+//! a carrier joined over all its ways, off those that are dead or gone, and flows that are soon over
+//! off the far ones.
 //!
-//! Creating subflows, setting their priority and hearing of them is the engine's; time comes as an
-//! argument.
+//! Making and destroying subflows, setting their priority and hearing of them is the engine's; what a
+//! way is worth is [`crate::ways`]'s; time comes as an argument.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
-use crate::path::Pairing;
+use crate::path::{Ends, Pairing};
+use crate::ways::Worth;
 
 /// Without the kernel's word that a connection is established, ask for subflows after this long:
 /// the event may be lost when the socket's buffer overflows.
@@ -25,22 +27,31 @@ const SETTLE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// (`net.ipv4.tcp_syn_retries` = 6) have ended by then.
 const FORGET: Duration = Duration::from_secs(130);
 
-/// What the kernel is to be asked for, of the way by a number.
+/// What the kernel is to be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// A subflow on it, as a backup or not.
+    /// A subflow.
     Create {
-        /// The way.
-        way: usize,
+        /// The way that it takes.
+        way: Pairing,
+        /// The identifier of its local address.
+        id: u8,
         /// Whether it carries only when no other does.
         backup: bool,
     },
-    /// That its subflow becomes a backup, or none.
+    /// That a way's subflow becomes a backup, or none.
     SetBackup {
         /// The way.
-        way: usize,
+        way: Pairing,
         /// Whether it carries only when no other does.
         backup: bool,
+    },
+    /// That a subflow is destroyed.
+    Destroy {
+        /// The subflow.
+        ends: Ends,
+        /// The identifier of its local address, of which the peer is to hear that it is gone.
+        withdrawn: Option<u8>,
     },
 }
 
@@ -61,14 +72,27 @@ struct Way {
     again: Backoff,
     /// Whether its subflow is a backup, as far as the kernel was told.
     backup: bool,
+    /// Whether it was dead when last looked at: then it is not asked for.
+    dead: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Subflow {
+    ends: Ends,
+    /// The identifier of its local address.
+    id: u8,
 }
 
 /// The subflows of one carrier, one for each way to the peer.
 #[derive(Clone, Debug)]
 pub struct Joins {
     ways: Vec<Way>,
-    /// The ways of the subflows in the kernel's list, the first one first.
-    order: Vec<usize>,
+    /// In the order of the kernel's list, the first one first.
+    subflows: Vec<Subflow>,
+    /// Those that the kernel was asked to destroy, until it says that they are gone.
+    dying: Vec<Ends>,
+    /// Local addresses that subflows were asked for from: the first has identifier 1.
+    addresses: Vec<IpAddr>,
     /// Whether it carries enough for its far ways to be of use.
     spread: bool,
     /// When the kernel is asked again for priorities that it has refused.
@@ -77,40 +101,53 @@ pub struct Joins {
 }
 
 impl Joins {
-    /// A carrier dialled over the way numbered `first` of `ways`.
+    /// A carrier that has its first subflow only.
     #[must_use]
-    pub fn new(ways: &[Pairing], first: usize, now: Instant) -> Self {
-        let state =
-            |number| if number == first { State::Joined } else { State::Missing(now + UNTOLD) };
-        let way = |(number, pairing): (usize, &Pairing)| Way {
-            pairing: *pairing,
-            state: state(number),
-            again: Backoff::new(AGAIN),
-            backup: false,
+    pub fn new(ways: &[Pairing], first: Ends, now: Instant) -> Self {
+        let mut joins = Self {
+            ways: Vec::new(),
+            // The address that a connection was made from has identifier 0 (RFC 8684, 3.4.1).
+            subflows: vec![Subflow { ends: first, id: 0 }],
+            dying: Vec::new(),
+            addresses: Vec::new(),
+            spread: false,
+            settle: None,
+            settle_again: Backoff::new(SETTLE),
         };
-        let ways = ways.iter().enumerate().map(way).collect();
-        let settle_again = Backoff::new(SETTLE);
-        Self { ways, order: vec![first], spread: false, settle: None, settle_again }
+        joins.set_ways(ways, now + UNTOLD);
+        joins
     }
 
-    /// The way of the first subflow in the kernel's list, on which a lone record leaves; none while
-    /// there is no subflow.
+    /// These are the ways from now on. New ones are asked for; a subflow over one that is gone, or that
+    /// leads between other addresses now, is destroyed.
+    pub fn set_ways(&mut self, ways: &[Pairing], now: Instant) {
+        let old = std::mem::take(&mut self.ways);
+        let way = |pairing: &Pairing| {
+            let known = old.iter().find(|way| way.pairing == *pairing).copied();
+            known.unwrap_or_else(|| Way {
+                pairing: *pairing,
+                state: if self.has(pairing) { State::Joined } else { State::Missing(now) },
+                again: Backoff::new(AGAIN),
+                backup: false,
+                dead: false,
+            })
+        };
+        self.ways = ways.iter().map(way).collect();
+    }
+
+    /// The way of the first subflow in the kernel's list, on which a lone record leaves, by its path's
+    /// number; none while there is no subflow, and where that way is gone.
     #[must_use]
     pub fn first(&self) -> Option<usize> {
-        self.order.first().copied()
+        self.subflows.first().and_then(|subflow| Some(self.way_of(&subflow.ends)?.pairing.path))
     }
 
-    /// The ways that have a subflow, a bit each by their number (there are at most
+    /// The ways that have a subflow, a bit each by their path's number (there are at most
     /// [`crate::kernel::numbers::MAX_PATHS`]).
     #[must_use]
     pub fn joined(&self) -> u64 {
-        self.order.iter().fold(0, |mask, number| mask | 1 << number)
-    }
-
-    /// The way by a number.
-    #[must_use]
-    pub fn way(&self, number: usize) -> &Pairing {
-        &self.ways[number].pairing
+        let ways = self.subflows.iter().filter_map(|subflow| self.way_of(&subflow.ends));
+        ways.fold(0, |mask, way| mask | 1 << way.pairing.path)
     }
 
     /// The kernel says that subflows can be made.
@@ -122,30 +159,32 @@ impl Joins {
         }
     }
 
-    /// A subflow from `local` has joined. Ways that were asked for come back with the time that it
-    /// took: a round trip.
-    pub fn handle_joined(&mut self, local: IpAddr, now: Instant) -> Vec<(usize, Duration)> {
-        let mut took = Vec::new();
-        for number in self.from(local) {
-            let way = &mut self.ways[number];
-            if let State::Asked(asked, _) = way.state {
-                took.push((number, now.saturating_duration_since(asked)));
-            }
-            way.state = State::Joined;
-            way.again.reset();
-            if !self.order.contains(&number) {
-                self.order.push(number);
-            }
+    /// A subflow has joined. If it was asked for, its path's number and the time that it took come
+    /// back: a round trip.
+    pub fn handle_joined(&mut self, ends: Ends, now: Instant) -> Option<(usize, Duration)> {
+        if self.subflows.iter().all(|subflow| subflow.ends != ends) {
+            let id = self.id_of(ends.local.ip());
+            self.subflows.push(Subflow { ends, id });
         }
-        took
+        let way = self.ways.iter_mut().find(|way| way.pairing.joins(&ends))?;
+        let state = std::mem::replace(&mut way.state, State::Joined);
+        way.again.reset();
+        match state {
+            State::Asked(asked, _) => {
+                Some((way.pairing.path, now.saturating_duration_since(asked)))
+            }
+            _ => None,
+        }
     }
 
-    /// The subflow from `local` is gone.
-    pub fn handle_closed(&mut self, local: IpAddr, now: Instant) {
-        for number in self.from(local) {
-            let way = &mut self.ways[number];
-            way.state = State::Missing(now + way.again.pause());
-            self.order.retain(|joined| *joined != number);
+    /// A subflow is gone, or one that was asked for did not come to be.
+    pub fn handle_closed(&mut self, ends: Ends, now: Instant) {
+        let dying = self.dying.len();
+        self.dying.retain(|other| *other != ends);
+        self.subflows.retain(|subflow| subflow.ends != ends);
+        let is_joined = self.way_of(&ends).is_some_and(|way| self.has(&way.pairing));
+        if self.dying.len() == dying && !is_joined {
+            self.lost(|way| way.joins(&ends), now);
         }
     }
 
@@ -155,21 +194,35 @@ impl Joins {
         self.settle_again.reset();
     }
 
-    /// What is to be asked for now; `is_far` of a way's number.
-    pub fn poll(&mut self, now: Instant, is_far: impl Fn(usize) -> bool) -> Vec<Ask> {
-        let mut asks = Vec::new();
+    /// What is to be asked for now; `worth` of the way by a path's number.
+    pub fn poll(&mut self, now: Instant, worth: impl Fn(usize) -> Worth) -> Vec<Ask> {
+        for way in &mut self.ways {
+            let was_dead = std::mem::replace(&mut way.dead, worth(way.pairing.path) == Worth::Dead);
+            // One that was asked for meanwhile waits for long to try again.
+            if was_dead && !way.dead && way.state != State::Joined {
+                way.state = State::Missing(now);
+            }
+        }
+        let mut asks = self.destroy(now);
         self.settle = self.settle.filter(|at| *at > now);
-        for (number, way) in self.ways.iter_mut().enumerate() {
-            let backup = way.pairing.backup || (!self.spread && is_far(number));
+        for number in 0..self.ways.len() {
+            let id = self.id_of(self.ways[number].pairing.local);
+            let way = &mut self.ways[number];
+            let unwanted = match worth(way.pairing.path) {
+                Worth::Near => false,
+                Worth::Far => !self.spread,
+                Worth::Poor | Worth::Dead => true,
+            };
+            let (pairing, backup) = (way.pairing, way.pairing.backup || unwanted);
             match way.state {
-                State::Missing(at) | State::Asked(_, at) if at <= now => {
+                State::Missing(at) | State::Asked(_, at) if at <= now && !way.dead => {
                     way.state = State::Asked(now, now + FORGET);
                     way.backup = backup;
-                    asks.push(Ask::Create { way: number, backup });
+                    asks.push(Ask::Create { way: pairing, id, backup });
                 }
-                State::Joined if way.backup != backup && self.settle.is_none() => {
+                State::Joined if way.backup != backup && self.settle.is_none() && !way.dead => {
                     way.backup = backup;
-                    asks.push(Ask::SetBackup { way: number, backup });
+                    asks.push(Ask::SetBackup { way: pairing, backup });
                 }
                 _ => {}
             }
@@ -180,11 +233,14 @@ impl Joins {
     /// The kernel has refused what was asked for.
     pub fn handle_refused(&mut self, ask: Ask, now: Instant) {
         match ask {
-            Ask::Create { way, .. } => self.handle_closed(self.ways[way].pairing.local, now),
-            Ask::SetBackup { way, backup } => {
-                self.ways[way].backup = !backup;
+            Ask::Create { way: pairing, .. } => self.lost(|way| *way == pairing, now),
+            Ask::SetBackup { way: pairing, backup } => {
+                let way = self.ways.iter_mut().find(|way| way.pairing == pairing);
+                way.into_iter().for_each(|way| way.backup = !backup);
                 self.settle = Some(now + self.settle_again.pause());
             }
+            // It has gone by itself just now, and the kernel's word of it is on its way.
+            Ask::Destroy { .. } => {}
         }
     }
 
@@ -192,15 +248,67 @@ impl Joins {
     #[must_use]
     pub fn wake(&self) -> Option<Instant> {
         let times = self.ways.iter().filter_map(|way| match way.state {
-            State::Joined => None,
-            State::Asked(_, at) | State::Missing(at) => Some(at),
+            State::Asked(_, at) | State::Missing(at) if !way.dead => Some(at),
+            _ => None,
         });
         times.chain(self.settle).min()
     }
 
-    fn from(&self, local: IpAddr) -> Vec<usize> {
-        let of = |number: &usize| self.ways[*number].pairing.local == local;
-        (0..self.ways.len()).filter(of).collect()
+    /// Subflows over dead ways, and over none of the ways, go as soon as there is a better one: a
+    /// connection without any ends after a while (`net.mptcp.close_timeout`), and what looks dead may
+    /// yet be all there is. A second one over a way goes, too: it was asked for, forgotten, and came.
+    fn destroy(&mut self, now: Instant) -> Vec<Ask> {
+        let (mut live, mut dead, mut asks) = (Vec::<Subflow>::new(), Vec::new(), Vec::new());
+        for subflow in &self.subflows {
+            match self.way_of(&subflow.ends).filter(|way| !way.dead) {
+                None => dead.push(*subflow),
+                Some(way) if live.iter().any(|other| way.pairing.joins(&other.ends)) => {
+                    asks.push(Ask::Destroy { ends: subflow.ends, withdrawn: None });
+                }
+                Some(_) => live.push(*subflow),
+            }
+        }
+        if !live.is_empty() {
+            for way in self.ways.iter_mut().filter(|way| way.dead && way.state == State::Joined) {
+                way.state = State::Missing(now);
+                way.again.reset();
+            }
+            let destroy = |Subflow { ends, id }| Ask::Destroy { ends, withdrawn: Some(id) };
+            asks.extend(dead.into_iter().map(destroy));
+        }
+        let gone = |ends: &Ends| {
+            asks.iter().any(|ask| matches!(ask, Ask::Destroy { ends: other, .. } if other == ends))
+        };
+        let (dying, stay) = self.subflows.iter().partition(|subflow| gone(&subflow.ends));
+        let dying: Vec<Subflow> = dying;
+        self.subflows = stay;
+        self.dying.extend(dying.iter().map(|subflow| subflow.ends));
+        asks
+    }
+
+    fn lost(&mut self, is_it: impl Fn(&Pairing) -> bool, now: Instant) {
+        for way in self.ways.iter_mut().filter(|way| is_it(&way.pairing)) {
+            way.state = State::Missing(now + way.again.pause());
+        }
+    }
+
+    fn has(&self, way: &Pairing) -> bool {
+        self.subflows.iter().any(|subflow| way.joins(&subflow.ends))
+    }
+
+    fn way_of(&self, ends: &Ends) -> Option<&Way> {
+        self.ways.iter().find(|way| way.pairing.joins(ends))
+    }
+
+    /// The kernel wants one identifier for an address and one address for an identifier, for as long
+    /// as the connection lives; it refuses what is beyond the last one.
+    fn id_of(&mut self, local: IpAddr) -> u8 {
+        let known = self.addresses.iter().position(|address| *address == local);
+        let number = known.unwrap_or_else(|| {
+            self.addresses.push(local);
+            self.addresses.len() - 1
+        });
+        u8::try_from(number + 1).unwrap_or(u8::MAX)
     }
 }
 

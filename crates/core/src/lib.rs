@@ -10,8 +10,9 @@
 //! an opening ([`opening`]), [`flow`] decides what each of its endings means, and [`credit`] how
 //! much of it may be on its way on a shared carrier. [`policy`] says which sinks a peer may reach,
 //! from which source, [`backoff`] when a lost session is dialled again, [`demand`] and [`stock`] how
-//! many carriers there should be, and [`destinations`] which sinks a flow is opened to without asking.
-//! [`status`] is what a running box says of itself.
+//! many carriers there should be, [`heartbeat`] and [`health`] which ways to a peer live, and
+//! [`destinations`] which sinks a flow is opened to without asking. [`status`] is what a running box
+//! says of itself.
 
 pub mod addr;
 pub mod backoff;
@@ -23,6 +24,8 @@ pub mod credit;
 pub mod demand;
 pub mod destinations;
 pub mod flow;
+pub mod health;
+pub mod heartbeat;
 pub mod joins;
 pub mod kernel;
 pub mod key;

@@ -46,7 +46,7 @@ pub struct Path {
 /// One way to a peer: a path, the address to leave from and the address to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pairing {
-    /// Position of the path in the list given.
+    /// The path's number: its position in the configuration, by which the way is known, too.
     pub path: usize,
     /// The path's own address.
     pub local: IpAddr,
@@ -54,6 +54,23 @@ pub struct Pairing {
     pub remote: SocketAddr,
     /// Whether subflows over it are for backup only.
     pub backup: bool,
+}
+
+/// The two ends of a subflow, as this box sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// This box's.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub remote: SocketAddr,
+}
+
+impl Pairing {
+    /// Whether a subflow between these ends is over this way.
+    #[must_use]
+    pub fn joins(&self, ends: &Ends) -> bool {
+        self.local == ends.local.ip() && self.remote == ends.remote
+    }
 }
 
 /// Pairs each path that is in use with one endpoint of a peer: one on the path's own link if
@@ -79,19 +96,15 @@ pub fn pair(paths: &[Path], endpoints: &[SocketAddr]) -> Vec<Pairing> {
     pairings
 }
 
-/// The pairings of [`pair`], once for each endpoint as the first choice; those alike are left out.
+/// The pairings of [`pair`], once for each endpoint as the first choice.
 #[must_use]
 pub fn pair_by_endpoint(paths: &[Path], endpoints: &[SocketAddr]) -> Vec<Vec<Pairing>> {
-    let mut found: Vec<Vec<Pairing>> = Vec::new();
-    for first in 0..endpoints.len() {
+    let first = |first| {
         let mut rotated = endpoints.to_vec();
         rotated.rotate_left(first);
-        let pairings = pair(paths, &rotated);
-        if !pairings.is_empty() && !found.contains(&pairings) {
-            found.push(pairings);
-        }
-    }
-    found
+        pair(paths, &rotated)
+    };
+    (0..endpoints.len()).map(first).collect()
 }
 
 fn reaches(paths: &[Path], path: &Path, endpoint: IpAddr) -> bool {
@@ -168,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn each_endpoint_of_a_server_has_its_turn_and_a_mesh_has_one() {
+    fn each_endpoint_of_a_server_has_its_turn_and_those_of_a_mesh_have_one_together() {
         let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         let routed = [path("dsl", &["192.0.2.7/24"], Some("192.0.2.1"))];
         let server: Vec<SocketAddr> = parse(&["203.0.113.7:4770", "203.0.113.8:4770"]);
@@ -177,8 +190,8 @@ mod tests {
         assert_eq!(firsts, server);
         let mesh = [path("w1", &["10.1.0.1/24"], None), path("w2", &["10.2.0.1/24"], None)];
         let peer: Vec<SocketAddr> = parse(&["10.1.0.2:4770", "10.2.0.2:4770"]);
-        assert_eq!(pair_by_endpoint(&mesh, &peer), [pair(&mesh, &peer)]);
-        assert!(pair_by_endpoint(&mesh, &server).is_empty());
+        assert_eq!(pair_by_endpoint(&mesh, &peer), [pair(&mesh, &peer), pair(&mesh, &peer)]);
+        assert!(pair_by_endpoint(&mesh, &server).concat().is_empty());
     }
 
     #[test]

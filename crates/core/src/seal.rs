@@ -319,18 +319,24 @@ impl Keys {
     }
 
     fn next_nonce(&mut self) -> Nonce {
-        let mut nonce = self.iv;
-        let count = &mut nonce[IV_LEN - 8..];
-        for (byte, count) in count.iter_mut().zip(self.records.to_be_bytes()) {
-            *byte ^= count;
-        }
+        let nonce = nonce(self.iv, self.records);
         self.records += 1;
         self.under_key = self.under_key.saturating_add(1);
-        Nonce::assume_unique_for_key(nonce)
+        nonce
     }
 }
 
-fn sealing_key(suite: Suite, secret: &TrafficSecret) -> LessSafeKey {
+/// The nonce of what was sealed when `count` others had been, under keys with this `iv`.
+pub(crate) fn nonce(iv: [u8; IV_LEN], count: u64) -> Nonce {
+    let mut nonce = iv;
+    for (byte, count) in nonce[IV_LEN - 8..].iter_mut().zip(count.to_be_bytes()) {
+        *byte ^= count;
+    }
+    Nonce::assume_unique_for_key(nonce)
+}
+
+/// The key of a direction, as its suite wants it.
+pub(crate) fn sealing_key(suite: Suite, secret: &TrafficSecret) -> LessSafeKey {
     let algorithm = match suite {
         Suite::Aes128Gcm => &AES_128_GCM,
         Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,

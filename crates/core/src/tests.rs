@@ -8,8 +8,9 @@ use serde::Deserialize;
 use crate::addr::{HostAddr, SinkAddr};
 use crate::carrier::Preamble;
 use crate::control::{Bye, Hello, Message, Protection};
+use crate::heartbeat::{self, Heartbeat};
 use crate::key::PublicKey;
-use crate::keys::{self, CarrierNumber, Direction, SessionSecret, Suite, TrafficSecret};
+use crate::keys::{self, CarrierNumber, Direction, SessionId, SessionSecret, Suite, TrafficSecret};
 use crate::opening::{Failure, Open};
 use crate::record::{FlowNumber, HEADER_LEN, RecordType};
 use crate::seal::{Opener, Sealer};
@@ -25,6 +26,7 @@ struct Vectors {
     message: Vec<MessageVector>,
     skipped: Vec<Skipped>,
     longer: Vec<Longer>,
+    heartbeat: Vec<HeartbeatVector>,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +64,16 @@ struct Carrier {
     direction: String,
     preamble: Option<Hex>,
     record: Vec<RecordVector>,
+}
+
+#[derive(Deserialize)]
+struct HeartbeatVector {
+    suite: String,
+    direction: String,
+    count: u32,
+    way: u8,
+    sequence: u32,
+    bytes: Hex,
 }
 
 #[derive(Deserialize)]
@@ -264,13 +276,34 @@ fn control_messages_of_later_versions() {
     }
 }
 
+#[test]
+fn heartbeats() {
+    let session = SessionId(vectors().export[0].session_id.array());
+    let dialler = &vectors().traffic[0].dialler;
+    for vector in vectors().heartbeat {
+        let secret = traffic(dialler, heartbeat::NUMBER.0, &vector.direction);
+        let mut sealer = heartbeat::Sealer::new(session, suite(&vector.suite), &secret);
+        let said = Heartbeat { way: vector.way, sequence: vector.sequence };
+        for _ in 1..vector.count {
+            sealer.seal(said).unwrap();
+        }
+        assert_eq!(sealer.seal(said).unwrap()[..], vector.bytes.0);
+        let mut opener = heartbeat::Opener::new(suite(&vector.suite), &secret);
+        assert_eq!(opener.open(&vector.bytes.0), Some(said));
+    }
+}
+
+fn suite(name: &str) -> Suite {
+    match name {
+        "aes-128-gcm" => Suite::Aes128Gcm,
+        "chacha20-poly1305" => Suite::ChaCha20Poly1305,
+        other => panic!("{other} is no suite"),
+    }
+}
+
 impl Carrier {
     fn suite(&self) -> Suite {
-        match self.suite.as_str() {
-            "aes-128-gcm" => Suite::Aes128Gcm,
-            "chacha20-poly1305" => Suite::ChaCha20Poly1305,
-            other => panic!("{other} is no suite"),
-        }
+        suite(&self.suite)
     }
 
     fn secret(&self) -> TrafficSecret {

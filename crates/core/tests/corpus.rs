@@ -22,6 +22,11 @@ fn flow_machines() {
 }
 
 #[test]
+fn heartbeat() {
+    replay("heartbeat", targets::heartbeat::run);
+}
+
+#[test]
 fn opening() {
     replay("opening", targets::opening::run);
 }

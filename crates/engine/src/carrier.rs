@@ -186,8 +186,8 @@ impl Carrier {
         let opens = we_dial != kind.acceptor_opens;
         Self {
             stream: Arc::new(stream),
-            out: Outgoing::new(sealer, clear),
-            incoming: Incoming::new(opener),
+            out: Outgoing::new(sealer, clear, Arc::clone(&session.pulse)),
+            incoming: Incoming::new(opener, Arc::clone(&session.pulse)),
             turns: if opens { Turns::opener() } else { Turns::other() },
             session: session.id,
             kind,

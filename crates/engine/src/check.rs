@@ -147,7 +147,7 @@ async fn network(config: &Config, rtnl: &Rtnl, allowed: bool) -> Vec<Finding> {
 /// The paths that do not lead to a peer.
 fn ways(survey: &Survey, peer: &Peer) -> Vec<Warning> {
     let leads = |number| {
-        let mut ways = survey.ways.get(&peer.public_key).into_iter().flatten().flatten();
+        let mut ways = survey.ways.get(&peer.public_key).into_iter().flatten();
         ways.any(|way| way.path == number)
     };
     let there = survey.paths.iter().enumerate();

@@ -1,10 +1,13 @@
 //! Dialling a peer: over the best way that answers, and which way that is.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use braid_core::path::Pairing;
+use braid_core::addr::canonical;
+use braid_core::health::State;
+use braid_core::path::{Ends, Pairing, Path, pair_by_endpoint};
 use braid_core::ways::Ways;
 use braid_sys::mptcp;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -32,12 +35,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(240);
 const KEEP_ALIVE_AGAIN: (Duration, u32) = (Duration::from_secs(15), 4);
 
 /// What is known of the ways to a peer, for all who ask and learn.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct KnownWays(Arc<Mutex<Ways>>);
 
 /// How a peer is dialled.
 #[derive(Debug)]
 pub struct Dialler {
+    endpoints: Vec<SocketAddr>,
     /// The ways to it, once for each of its endpoints that some path leads to first.
     alternatives: Vec<KnownWays>,
     in_use: AtomicUsize,
@@ -54,12 +58,6 @@ pub struct Dialled {
 }
 
 impl KnownWays {
-    /// Ways of which no round trip is known.
-    #[must_use]
-    pub fn new(all: Vec<Pairing>) -> Self {
-        Self(Arc::new(Mutex::new(Ways::new(all))))
-    }
-
     /// What is known now.
     pub fn get(&self) -> MutexGuard<'_, Ways> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -67,13 +65,36 @@ impl KnownWays {
 }
 
 impl Dialler {
-    /// Dials over these ways, and has `steering` join what is dialled over all of them; `None` where
-    /// there are no ways.
+    /// Dials a peer at these endpoints, and has `steering` join what is dialled over all ways; there
+    /// are none before [`Dialler::set_paths`].
     #[must_use]
-    pub fn new(alternatives: Vec<Vec<Pairing>>, steering: Steering) -> Option<Self> {
-        let alternatives: Vec<_> = alternatives.into_iter().map(KnownWays::new).collect();
-        let in_use = AtomicUsize::new(0);
-        (!alternatives.is_empty()).then_some(Self { alternatives, in_use, steering })
+    pub fn new(endpoints: Vec<SocketAddr>, steering: Steering) -> Self {
+        let alternatives = (0..endpoints.len().max(1)).map(|_| KnownWays::default()).collect();
+        Self { endpoints, alternatives, in_use: AtomicUsize::new(0), steering }
+    }
+
+    /// These are the box's paths from now on; whether the ways are others for it. Connections leave
+    /// those that are gone and take those that are new.
+    pub fn set_paths(&self, paths: &[Path]) -> bool {
+        let found = pair_by_endpoint(paths, &self.endpoints);
+        let set = |(known, ways): (&KnownWays, Vec<_>)| known.get().set(&ways);
+        let changed = self.alternatives.iter().zip(found).map(set).fold(false, |any, is| any | is);
+        if self.ways().get().is_empty() {
+            self.use_next_ways();
+        }
+        if changed {
+            self.steering.ways_changed();
+        }
+        changed
+    }
+
+    /// The way of this path is so. All connections leave one that is down at once, the peer is told,
+    /// and none takes it until it is up.
+    pub fn set_state(&self, path: usize, state: State) {
+        let set = |known: &KnownWays| known.get().set_state(path, state);
+        if self.alternatives.iter().map(set).fold(false, |any, is| any | is) {
+            self.steering.ways_changed();
+        }
     }
 
     /// The ways in use.
@@ -82,10 +103,15 @@ impl Dialler {
         &self.alternatives[self.in_use.load(Ordering::Relaxed)]
     }
 
-    /// Those in use lead nowhere: takes the next ones.
+    /// Those in use lead nowhere: takes the next ones, if there are others.
     pub fn use_next_ways(&self) {
-        let next = self.in_use.load(Ordering::Relaxed) + 1;
-        self.in_use.store(next % self.alternatives.len(), Ordering::Relaxed);
+        let (used, count) = (self.in_use.load(Ordering::Relaxed), self.alternatives.len());
+        let in_use = self.ways().get().all();
+        let next = (1..count).map(|step| (used + step) % count).find(|number| {
+            let ways = self.alternatives[*number].get().all();
+            !ways.is_empty() && ways != in_use
+        });
+        self.in_use.store(next.unwrap_or(used), Ordering::Relaxed);
     }
 
     /// Dials over the ways in use, the next one beside the last when that is slow.
@@ -97,10 +123,14 @@ impl Dialler {
         let (stream, first) = tokio::time::timeout(DIAL_LIMIT, first_to_answer(ways)).await??;
         keep_alive(&stream)?;
         let place = match mptcp::info(&stream)? {
-            Some(info) if !info.fallback => Some(self.steering.register(info.token, ways, first)),
+            Some(info) if !info.fallback => {
+                let local = canonical(stream.local_addr()?);
+                let ends = Ends { local, remote: first.remote };
+                Some(self.steering.register(info.token, ways, ends))
+            }
             _ => {
                 debug!(
-                    local = %ways.get().all()[first].local,
+                    local = %first.local,
                     "connection fell back to plain TCP: something on this path strips MPTCP \
                      options, or the peer has MPTCP switched off"
                 );
@@ -120,19 +150,15 @@ pub fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     mptcp::keep_alive(stream, KEEP_ALIVE, KEEP_ALIVE_AGAIN.0, KEEP_ALIVE_AGAIN.1)
 }
 
-async fn first_to_answer(ways: &KnownWays) -> io::Result<(TcpStream, usize)> {
-    let order: Vec<(usize, Pairing)> = {
-        let ways = ways.get();
-        ways.order().into_iter().map(|number| (number, ways.all()[number])).collect()
-    };
+async fn first_to_answer(ways: &KnownWays) -> io::Result<(TcpStream, Pairing)> {
+    let order = ways.get().order();
     let mut attempts = FuturesUnordered::new();
     let (mut next, mut due) = (0, true);
     let mut last_error = io::Error::from(io::ErrorKind::NetworkUnreachable);
-    let is_backup = |next: usize| order.get(next).is_some_and(|(_, way)| way.backup);
+    let is_backup = |next: usize| order.get(next).is_some_and(|way| way.backup);
     loop {
         if next < order.len() && (due || attempts.is_empty()) {
-            let (number, way) = order[next];
-            attempts.push(attempt(ways, number, way));
+            attempts.push(attempt(ways, order[next]));
             next += 1;
         }
         if attempts.is_empty() {
@@ -150,13 +176,13 @@ async fn first_to_answer(ways: &KnownWays) -> io::Result<(TcpStream, usize)> {
     }
 }
 
-async fn attempt(ways: &KnownWays, number: usize, way: Pairing) -> io::Result<(TcpStream, usize)> {
+async fn attempt(ways: &KnownWays, way: Pairing) -> io::Result<(TcpStream, Pairing)> {
     let began = Instant::now();
     let (socket, remote) = mptcp::dialling(way.local, way.remote)?;
     match TcpSocket::from_std_stream(socket).connect(remote).await {
         Ok(stream) => {
-            ways.get().answered(number, began.elapsed());
-            Ok((stream, number))
+            ways.get().answered(way.path, began.elapsed());
+            Ok((stream, way))
         }
         Err(error) => {
             debug!(local = %way.local, remote = %way.remote, %error, "way failed");

@@ -125,7 +125,8 @@ impl Gate {
         let (began, mut first) = (Instant::now(), [0]);
         let peeked = timeout_at((began + CARRIER_LIMIT).into(), stream.peek(&mut first)).await;
         match (peeked.map_err(|_| Rejected::Silent)??, first[0]) {
-            (0, _) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            // Nothing was said: a peer that sees whether this box can be reached at all.
+            (0, _) => Ok(()),
             (_, TLS_HANDSHAKE) => self.session(stream, began + SESSION_LIMIT).await,
             (_, VERSION) => {
                 let carrier = self.carrier(stream);

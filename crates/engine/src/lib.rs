@@ -1,12 +1,13 @@
 //! The async shell around `braid_core`: what happens when a box runs.
 //!
-//! [`run`] asks the machine for what the configuration takes ([`survey`], which [`check()`] does, too), puts the plan into the kernel ([`kernel`]), and then
-//! serves. There is one [`peering`] for each peer: its [`session`] (secured by [`tls`]) and the
-//! carriers that either box opens flows on. The [`gate`] lets in peers' sessions and carriers,
-//! [`dial`] makes ours, [`steering`] joins both over all paths. The [`ingress`] takes hosts' flows
-//! and finds each a seat in the [`pool`] of carriers, which [`upkeep`] fills; the [`egress`] connects
-//! them to their sinks; [`flow`] moves the bytes, on a carrier of its own ([`single`]) or one that it
-//! shares ([`shared`]). [`status`] says how all of that is.
+//! [`run`] asks the machine for what the configuration takes ([`survey`]; [`check()`] does, too), puts
+//! the plan into the kernel ([`kernel`]), and then serves ([`start`]). There is one [`peering`] for
+//! each peer: its [`session`] (secured by [`tls`]) and the carriers that either box opens flows on. The
+//! [`gate`] lets in peers' sessions and carriers, [`dial`] makes ours, [`steering`] joins both over all
+//! paths, and off those that `heartbeats` finds dead; `echo` answers the peer's. The [`ingress`] takes
+//! hosts' flows and finds each a seat in the [`pool`] of carriers, which [`upkeep`] fills; the
+//! [`egress`] connects them to their sinks; [`flow`] moves the bytes, on a carrier of its own
+//! ([`single`]) or one that it shares ([`shared`]). [`status`] says how all of that is.
 
 pub mod ask;
 pub mod buffer;
@@ -16,16 +17,19 @@ pub mod check;
 pub mod counter;
 pub mod dial;
 pub mod directory;
+mod echo;
 pub mod egress;
 pub mod error;
 pub mod flow;
 pub mod gate;
+mod heartbeats;
 pub mod identity;
 pub mod ingress;
 pub mod kernel;
 pub mod mailbox;
 pub mod peering;
 pub mod pool;
+mod pulse;
 pub mod records;
 pub mod session;
 pub mod shared;

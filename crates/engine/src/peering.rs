@@ -24,8 +24,10 @@ use crate::counter::Counter;
 use crate::dial::{Dialler, random};
 use crate::directory::Directory;
 use crate::egress::{self, Connects};
+use crate::heartbeats::Vitals;
 use crate::mailbox::Budget;
 use crate::pool::Pool;
+use crate::pulse::Pulse;
 use crate::session::{Request, Session, SessionError, Wire};
 use crate::shared::Shared;
 use crate::tasks::Tasks;
@@ -83,6 +85,9 @@ pub struct Peering {
     pub(crate) flows_out: Arc<Semaphore>,
     pub(crate) flows_in: Arc<Semaphore>,
     budget: Arc<Budget>,
+    /// Whether bytes of flows move, and how the ways are that we dial over.
+    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) vitals: Vitals,
     pub(crate) connects: Connects,
     pub(crate) bounds: Bounds,
     identity: PublicKey,
@@ -175,6 +180,8 @@ impl Peering {
             flows_out: Arc::new(Semaphore::new(flows)),
             flows_in: Arc::new(Semaphore::new(flows)),
             budget: Arc::new(Budget::new(budget)),
+            pulse: Arc::default(),
+            vitals: Vitals::new(Instant::now()),
             connects: Connects::default(),
             bounds,
             identity: common.identity,
@@ -280,7 +287,8 @@ impl Peering {
         let secured = self.tls.dial(dialled.stream, &self.peer.public_key);
         let secured = tokio::time::timeout(HANDSHAKE_LIMIT, secured).await;
         let secured = secured.map_err(|_| SessionError::Silent)??;
-        let begun = Session::begin(secured, dialled.place, self.identity, true, self.hello);
+        let pulse = Arc::clone(&self.pulse);
+        let begun = Session::begin(secured, dialled.place, self.identity, true, self.hello, pulse);
         let (session, wire) = begun.await.map_err(DialError::not_begun)?;
         if self.adopt(session, wire) { Ok(()) } else { Err(DialError::Duplicate) }
     }
@@ -301,7 +309,8 @@ impl Peering {
         self: &Arc<Self>,
         secured: crate::tls::Secured,
     ) -> Result<(), SessionError> {
-        let begun = Session::begin(secured, None, self.identity, false, self.hello);
+        let pulse = Arc::clone(&self.pulse);
+        let begun = Session::begin(secured, None, self.identity, false, self.hello, pulse);
         let (session, wire) = begun.await?;
         self.adopt(session, wire);
         Ok(())

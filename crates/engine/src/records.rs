@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use braid_core::record::{FlowNumber, MAX_RECORD, RecordError, RecordType};
@@ -12,12 +13,14 @@ use braid_core::seal::{Opener, Sealer};
 use tokio::net::TcpStream;
 
 use crate::buffer::{BUFFER_LEN, Buffer};
+use crate::pulse::Pulse;
 
 const _: () = assert!(BUFFER_LEN > MAX_RECORD);
 
 /// Seals what is sent, and knows whether the last record went out whole.
 pub struct Outgoing {
     pub(crate) sealer: Sealer,
+    pulse: Arc<Pulse>,
     clear: bool,
     whole: bool,
 }
@@ -25,6 +28,7 @@ pub struct Outgoing {
 /// Bytes read from a carrier and not handled yet, and the key to them.
 pub struct Incoming {
     pub(crate) opener: Opener,
+    pulse: Arc<Pulse>,
     buffer: Option<Buffer>,
     start: usize,
     end: usize,
@@ -64,9 +68,9 @@ impl fmt::Debug for Incoming {
 }
 
 impl Outgoing {
-    /// What is sealed by `sealer`, `data` in `clear` or not.
-    pub(crate) fn new(sealer: Sealer, clear: bool) -> Self {
-        Self { sealer, clear, whole: true }
+    /// What is sealed by `sealer`, `data` in `clear` or not, and felt on `pulse`.
+    pub(crate) fn new(sealer: Sealer, clear: bool, pulse: Arc<Pulse>) -> Self {
+        Self { sealer, pulse, clear, whole: true }
     }
 
     /// Whether the last record went out whole.
@@ -87,6 +91,7 @@ impl Outgoing {
         length: usize,
     ) -> io::Result<()> {
         let now = Instant::now();
+        self.pulse.beat();
         self.whole = false;
         if let Some(rekey) = self.sealer.rekey_if_due(now) {
             write_all(stream, &rekey).await?;
@@ -137,9 +142,9 @@ impl Outgoing {
 }
 
 impl Incoming {
-    /// What `opener` opens.
-    pub(crate) fn new(opener: Opener) -> Self {
-        Self { opener, buffer: None, start: 0, end: 0 }
+    /// What `opener` opens; felt on `pulse`.
+    pub(crate) fn new(opener: Opener, pulse: Arc<Pulse>) -> Self {
+        Self { opener, pulse, buffer: None, start: 0, end: 0 }
     }
 
     /// The next record, waiting for it if need be. Cancelling it loses nothing.
@@ -191,6 +196,9 @@ impl Incoming {
         while let Some(opened) = self.opener.open(&mut buffer[self.start..self.end])? {
             let payload = self.start + opened.payload.start..self.start + opened.payload.end;
             self.start += opened.used;
+            if opened.kind == RecordType::Data {
+                self.pulse.beat();
+            }
             if opened.kind != RecordType::Rekey {
                 return Ok(Some(Came { kind: opened.kind, flow: opened.flow, payload }));
             }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use braid_core::addr::{HostAddr, SinkAddr};
 use braid_core::carrier::NumberWindow;
 use braid_core::control::{self, Bye, Hello, MAX_MESSAGE, Message, Protection, Terms, agree};
+use braid_core::heartbeat::{self, HEARTBEAT_LEN};
 use braid_core::key::PublicKey;
 use braid_core::keys::{
     CarrierNumber, Direction, SessionId, SessionSecret, TrafficSecret, split_export,
@@ -21,6 +22,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_rustls::TlsStream;
 
 use crate::ask::Asks;
+use crate::pulse::Pulse;
 use crate::steering::Registration;
 use crate::tls::Secured;
 
@@ -55,7 +57,11 @@ pub struct Session {
     them: PublicKey,
     last_number: AtomicU32,
     used: Mutex<NumberWindow>,
+    /// What opens the peer's heartbeats and seals the answers, once there was one.
+    answering: Mutex<Option<(heartbeat::Opener, heartbeat::Sealer)>>,
     outbox: mpsc::Sender<Message>,
+    /// Beaten by its carriers.
+    pub(crate) pulse: Arc<Pulse>,
     pub(crate) asks: Asks,
     /// Messages that have come.
     heard: AtomicUsize,
@@ -125,12 +131,13 @@ impl Session {
     ///
     /// # Errors
     /// When the peer is late or says something else.
-    pub async fn begin(
+    pub(crate) async fn begin(
         secured: Secured,
         place: Option<Registration>,
         us: PublicKey,
         we_dialled: bool,
         hello: Hello,
+        pulse: Arc<Pulse>,
     ) -> Result<(Arc<Self>, Wire), SessionError> {
         let (mut read, mut write) = tokio::io::split(secured.stream);
         let mut received = Vec::new();
@@ -155,7 +162,9 @@ impl Session {
             them: secured.peer,
             last_number: AtomicU32::new(0),
             used: Mutex::default(),
+            answering: Mutex::default(),
             outbox: sender,
+            pulse,
             asks: Asks::default(),
             heard: AtomicUsize::new(0),
             leaving: Notify::new(),
@@ -284,6 +293,29 @@ impl Session {
     #[must_use]
     pub fn is_clear(&self) -> bool {
         self.terms.protection == Protection::None
+    }
+
+    /// What seals our heartbeats, and opens the answers to them.
+    #[must_use]
+    pub fn asking(&self) -> (heartbeat::Sealer, heartbeat::Opener) {
+        let secret = |direction| self.traffic(true, heartbeat::NUMBER, direction);
+        (
+            heartbeat::Sealer::new(self.id, self.terms.suite, &secret(Direction::FromDialler)),
+            heartbeat::Opener::new(self.terms.suite, &secret(Direction::FromAcceptor)),
+        )
+    }
+
+    /// The answer to a heartbeat of the peer's; `None` when it is none, or one that came before.
+    pub fn answer(&self, datagram: &[u8]) -> Option<[u8; HEARTBEAT_LEN]> {
+        let mut answering = self.answering.lock().unwrap_or_else(PoisonError::into_inner);
+        let (opener, sealer) = answering.get_or_insert_with(|| {
+            let secret = |direction| self.traffic(false, heartbeat::NUMBER, direction);
+            let sealer =
+                heartbeat::Sealer::new(self.id, self.terms.suite, &secret(Direction::FromAcceptor));
+            let opener = heartbeat::Opener::new(self.terms.suite, &secret(Direction::FromDialler));
+            (opener, sealer)
+        });
+        sealer.seal(opener.open(datagram)?)
     }
 
     /// The secret of one direction of a carrier.

@@ -12,9 +12,10 @@ use std::time::Instant;
 use braid_core::config::{Config, Peer};
 use braid_core::kernel::Plan;
 use braid_core::key::PublicKey;
-use braid_core::path::Pairing;
+use braid_core::path::Path;
 use braid_sys::probe;
 use braid_sys::rtnl::Rtnl;
+use braid_sys::udp::Answering;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tracing::info;
@@ -34,6 +35,7 @@ use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 use crate::tls::Tls;
 use crate::upkeep;
+use crate::{echo, heartbeats};
 
 /// Runs the box until `stop` is ready.
 ///
@@ -84,6 +86,9 @@ async fn serve(
     // Those bound before have buffers as the sysctls were, and so would all that they accept.
     drop(std::mem::take(&mut prepared.listeners));
     prepared.listeners = listen(&config.listen)?;
+    for socket in answering(&config.listen)? {
+        running.tasks.spawn(echo::serve(socket, Arc::clone(&running.directory)));
+    }
     let paths = config.paths.clone();
     let (mut needed, serving) = prepared.start(config, &identity, rtnl, running).await?;
     let Serving { peerings, gate, ingress } = serving;
@@ -109,8 +114,9 @@ struct Serving {
 struct Prepared {
     listeners: Vec<TcpListener>,
     interceptors: Vec<TcpListener>,
-    /// To each peer that is dialled, once for each of its endpoints.
-    ways: BTreeMap<PublicKey, Vec<Vec<Pairing>>>,
+    paths: Vec<Path>,
+    /// Of each peer that is dialled.
+    endpoints: BTreeMap<PublicKey, Vec<SocketAddr>>,
     plan: Plan,
 }
 
@@ -120,11 +126,19 @@ async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
     let listeners = listen(&config.listen)?;
     let (interceptors, ports) = survey::interceptors(config.intercept.is_some())?;
     let plan = survey.plan(config, ports)?;
-    Ok(Prepared { listeners, interceptors, ways: survey.ways, plan })
+    let Survey { paths, endpoints, .. } = survey;
+    Ok(Prepared { listeners, interceptors, paths, endpoints, plan })
 }
 
 fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
     addresses.iter().map(|address| survey::listen(*address)).collect()
+}
+
+fn answering(addresses: &[SocketAddr]) -> Result<Vec<Answering>, StartError> {
+    let bound = addresses.iter().map(|address| {
+        Answering::bind(*address).map_err(|error| StartError::Listen(*address, error))
+    });
+    bound.collect()
 }
 
 impl Prepared {
@@ -139,7 +153,7 @@ impl Prepared {
         let mut needed = JoinSet::new();
         let keys = config.peers.iter().map(|peer| peer.public_key);
         let tls = Arc::new(Tls::new(&identity.private, keys).map_err(StartError::Tls)?);
-        let steering = if self.ways.is_empty() {
+        let steering = if self.endpoints.is_empty() {
             None
         } else {
             let (steering, task) = Steering::start().await?;
@@ -155,7 +169,15 @@ impl Prepared {
             tasks: running.tasks.clone(),
             rtnl,
         };
-        let peerings = peerings(config.peers, self.ways, steering.as_ref(), &common, &mut needed);
+        let mut diallers = BTreeMap::new();
+        for (peer, endpoints) in self.endpoints {
+            if let Some(steering) = &steering {
+                let dialler = Dialler::new(endpoints, steering.clone());
+                dialler.set_paths(&self.paths);
+                diallers.insert(peer, Arc::new(dialler));
+            }
+        }
+        let peerings = peerings(config.peers, &diallers, &common, &mut needed);
         let gate = serve_peers(self.listeners, &peerings, &common, &mut needed);
         let ingress = serve_hosts(self.interceptors, &peerings, &common, &mut needed);
         Ok((needed, Serving { peerings, gate, ingress }))
@@ -164,17 +186,15 @@ impl Prepared {
 
 fn peerings(
     peers: Vec<Peer>,
-    mut ways: BTreeMap<PublicKey, Vec<Vec<Pairing>>>,
-    steering: Option<&Steering>,
+    diallers: &BTreeMap<PublicKey, Arc<Dialler>>,
     common: &Common,
     needed: &mut JoinSet<()>,
 ) -> Vec<Arc<Peering>> {
     let start = |peer: Peer| {
-        let ways = ways.remove(&peer.public_key).unwrap_or_default();
-        let dialler = steering.and_then(|steering| Dialler::new(ways, steering.clone()));
-        let dialler = dialler.map(Arc::new);
+        let dialler = diallers.get(&peer.public_key).cloned();
         let peering = Peering::new(peer, dialler.clone(), common);
         if let Some(dialler) = dialler {
+            needed.spawn(heartbeats::keep(Arc::clone(&peering), Arc::clone(&dialler)));
             needed.spawn(Arc::clone(&peering).keep_session(dialler));
         }
         needed.spawn(upkeep::keep(Arc::clone(&peering)));

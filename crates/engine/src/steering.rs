@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use braid_core::joins::{Ask, Joins};
-use braid_core::path::Pairing;
+use braid_core::path::Ends;
 use braid_sys::mptcp_pm::{Event, EventKind, PathManager, PmError, Subflow};
 use futures_util::stream::{BoxStream, StreamExt as _};
 use portable_atomic::{AtomicUsize, Ordering};
@@ -43,10 +43,10 @@ pub struct Registration {
 /// Over which ways a connection goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PlaceState {
-    /// The way of the first subflow in the kernel's list, on which a lone record leaves; none
-    /// while there is no subflow.
+    /// The path of the first subflow in the kernel's list, on which a lone record leaves; none
+    /// while there is no subflow, and while that is over no way to the peer any more.
     pub first: Option<usize>,
-    /// The ways that have a subflow, a bit each by their number.
+    /// The paths that have a subflow, a bit each by their number.
     pub joined: u64,
 }
 
@@ -55,6 +55,7 @@ enum Command {
     Register { token: u32, connection: Connection },
     Spread { token: u32, spread: bool },
     Forget { token: u32 },
+    WaysChanged,
 }
 
 impl Steering {
@@ -70,16 +71,21 @@ impl Steering {
         Ok((Self { commands }, task.run(events, receiver)))
     }
 
-    /// Has the connection `token`, dialled over the way numbered `first`, joined over the others.
+    /// Has the connection `token` joined over all ways; `first` is what it was dialled over.
     #[must_use]
-    pub fn register(&self, token: u32, ways: &KnownWays, first: usize) -> Registration {
-        let joins = Joins::new(ways.get().all(), first, Instant::now());
+    pub fn register(&self, token: u32, ways: &KnownWays, first: Ends) -> Registration {
+        let joins = Joins::new(&ways.get().all(), first, Instant::now());
         let state = Arc::new(Mutex::new(place_state(&joins)));
         let (ways, of_task) = (ways.clone(), Arc::clone(&state));
         let connection = Connection { joins, ways, state: of_task, wake: None };
         let _ = self.commands.send(Command::Register { token, connection });
         let moved = AtomicUsize::new(0);
         Registration { token, commands: self.commands.clone(), state, moved }
+    }
+
+    /// Ways are others now, dead or alive again: all connections leave and take ways accordingly.
+    pub fn ways_changed(&self) {
+        let _ = self.commands.send(Command::WaysChanged);
     }
 }
 
@@ -193,6 +199,17 @@ impl Task {
                 }
             }
             Command::Forget { token } => self.forget(token),
+            Command::WaysChanged => self.ways_changed().await,
+        }
+    }
+
+    async fn ways_changed(&mut self) {
+        let tokens: Vec<u32> = self.connections.keys().copied().collect();
+        for token in tokens {
+            if let Some(connection) = self.connections.get_mut(&token) {
+                connection.joins.set_ways(&connection.ways.get().all(), Instant::now());
+                self.ask(token).await;
+            }
         }
     }
 
@@ -208,14 +225,14 @@ impl Task {
         let (joins, now) = (&mut connection.joins, Instant::now());
         match event.kind {
             EventKind::Established => joins.handle_established(now),
-            EventKind::SubflowJoined { local } => {
-                for (way, round_trip) in joins.handle_joined(local, now) {
-                    connection.ways.get().answered(way, round_trip);
+            EventKind::SubflowJoined { ends } => {
+                if let Some((path, round_trip)) = joins.handle_joined(ends, now) {
+                    connection.ways.get().answered(path, round_trip);
                 }
             }
-            EventKind::SubflowClosed { local, error } => {
-                debug!(token = event.token, %local, error, "subflow closed");
-                joins.handle_closed(local, now);
+            EventKind::SubflowClosed { ends, error } => {
+                debug!(token = event.token, local = %ends.local, error, "subflow closed");
+                joins.handle_closed(ends, now);
             }
             EventKind::Closed => return self.forget(event.token),
         }
@@ -228,10 +245,10 @@ impl Task {
         let (joins, now) = (&mut connection.joins, Instant::now());
         let asks = {
             let ways = connection.ways.get();
-            joins.poll(now, |way| ways.is_far(way))
+            joins.poll(now, |path| ways.worth(path))
         };
         for ask in asks {
-            if let Err(error) = tell(&self.manager, token, joins, ask).await {
+            if let Err(error) = tell(&self.manager, token, ask).await {
                 trace!(token, ?ask, %error, "refused");
                 joins.handle_refused(ask, now);
             }
@@ -247,20 +264,23 @@ impl Task {
     }
 }
 
-async fn tell(manager: &PathManager, token: u32, joins: &Joins, ask: Ask) -> Result<(), PmError> {
+async fn tell(manager: &PathManager, token: u32, ask: Ask) -> Result<(), PmError> {
     match ask {
-        Ask::Create { way, backup } => {
-            manager.create(token, &subflow(joins.way(way), backup)).await
+        Ask::Create { way, id, backup } => {
+            let (local, remote) = (way.local, way.remote);
+            manager.create(token, &Subflow { local_id: id, local, remote, backup }).await
         }
         Ask::SetBackup { way, backup } => {
-            let way = joins.way(way);
             manager.set_backup(token, way.local, way.remote, backup).await
         }
+        Ask::Destroy { ends, withdrawn } => {
+            // While the subflow is there the identifier is known. The far end may have dropped it.
+            if let Some(id) = withdrawn
+                && let Err(error) = manager.remove(token, id).await
+            {
+                trace!(token, id, %error, "address not withdrawn");
+            }
+            manager.destroy(token, ends).await
+        }
     }
-}
-
-fn subflow(way: &Pairing, backup: bool) -> Subflow {
-    // Identifier 0 is the first subflow's address, so paths count from 1.
-    let local_id = u8::try_from(way.path + 1).unwrap_or(u8::MAX);
-    Subflow { local_id, local: way.local, remote: way.remote, backup }
 }

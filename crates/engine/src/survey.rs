@@ -37,10 +37,10 @@ pub(crate) fn interception() -> Result<(), StartError> {
 pub(crate) struct Survey {
     /// The paths in the order of the configuration.
     pub(crate) paths: Vec<Path>,
-    /// To each peer that is dialled, once for each of its endpoints; none where no path leads there.
-    pub(crate) ways: BTreeMap<PublicKey, Vec<Vec<Pairing>>>,
-    /// All peers' endpoints.
-    endpoints: Vec<SocketAddr>,
+    /// The endpoints of each peer that is dialled.
+    pub(crate) endpoints: BTreeMap<PublicKey, Vec<SocketAddr>>,
+    /// The ways to it, whichever of its endpoints is tried first; none where no path leads there.
+    pub(crate) ways: BTreeMap<PublicKey, Vec<Pairing>>,
     /// What is missing, in the order of the configuration.
     pub(crate) problems: Vec<StartError>,
 }
@@ -48,8 +48,8 @@ pub(crate) struct Survey {
 impl Survey {
     /// Looks at everything, past what is missing.
     pub(crate) async fn take(config: &Config, rtnl: &Rtnl) -> Self {
-        let (paths, ways) = (Vec::new(), BTreeMap::new());
-        let mut survey = Self { paths, ways, endpoints: Vec::new(), problems: Vec::new() };
+        let (endpoints, ways) = (BTreeMap::new(), BTreeMap::new());
+        let mut survey = Self { paths: Vec::new(), endpoints, ways, problems: Vec::new() };
         survey.see_paths(config, rtnl).await;
         for name in config.intercept.iter().flat_map(|intercept| &intercept.interfaces) {
             let found = interface(rtnl, "intercept.interfaces", name).await;
@@ -73,16 +73,15 @@ impl Survey {
         config: &Config,
         ports: Option<TproxyPorts>,
     ) -> Result<Plan, StartError> {
-        let all: Vec<Pairing> =
-            self.ways.values().flat_map(|ways: &Vec<Vec<_>>| ways.concat()).collect();
-        let ruleset = ruleset(config, &self.endpoints, ports);
+        let all: Vec<Pairing> = self.ways.values().flatten().copied().collect();
+        let ruleset = ruleset(config, self.endpoints.values().flatten(), ports);
         Ok(Plan::new(ruleset, &self.paths, &all, sysctls(config)?, probe::ipv6()))
     }
 
     /// Says which ways there are.
     pub(crate) fn log_ways(&self, config: &Config) {
         for peer in config.dialled() {
-            for way in self.ways.get(&peer.public_key).into_iter().flatten().flatten() {
+            for way in self.ways.get(&peer.public_key).into_iter().flatten() {
                 info!(
                     peer = peer.name,
                     path = self.paths[way.path].interface,
@@ -117,12 +116,12 @@ impl Survey {
         for endpoint in &peer.endpoints {
             addresses.extend(self.keep(resolve(endpoint).await).into_iter().flatten());
         }
-        let found = pair_by_endpoint(&self.paths, &addresses);
+        let found = pair_by_endpoint(&self.paths, &addresses).concat();
         if found.is_empty() && !addresses.is_empty() {
             self.problems.push(StartError::NoWay(peer.name.clone()));
         }
         self.ways.insert(peer.public_key, found);
-        self.endpoints.extend(addresses);
+        self.endpoints.insert(peer.public_key, addresses);
     }
 
     fn keep<T>(&mut self, found: Result<T, StartError>) -> Option<T> {
@@ -176,11 +175,15 @@ pub(crate) fn interceptors(
 }
 
 /// The peers' own addresses are always left alone: a carrier must not be intercepted.
-fn ruleset(config: &Config, endpoints: &[SocketAddr], ports: Option<TproxyPorts>) -> Ruleset {
+fn ruleset<'a>(
+    config: &Config,
+    endpoints: impl Iterator<Item = &'a SocketAddr>,
+    ports: Option<TproxyPorts>,
+) -> Ruleset {
     let Some(intercept) = &config.intercept else {
         return Ruleset { interfaces: vec![], routes: vec![], bypass: vec![], ports: None };
     };
-    let peers = endpoints.iter().map(|endpoint| IpNet::from(endpoint.ip()));
+    let peers = endpoints.map(|endpoint| IpNet::from(endpoint.ip()));
     let bypass = intercept.bypass.iter().copied().chain(peers);
     Ruleset {
         interfaces: intercept.interfaces.clone(),

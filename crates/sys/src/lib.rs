@@ -1,7 +1,8 @@
 //! The Linux edge: one file per kernel facility, and the only unsafe code of the workspace.
 //!
-//! Sockets: `mptcp` (carriers) and `tproxy` (intercepted flows, kept sources). Kernel state:
-//! `rtnl` (links, routes, rules), `mptcp_pm` (subflows), `nft`, `sysctl`. What the kernel and the
+//! Sockets: `mptcp` (carriers), `udp` (heartbeats), `tproxy` (intercepted flows, kept sources). Kernel state:
+//! `rtnl` (links, routes, rules), `mptcp_pm` (subflows), `sock_diag` (what TCP shows of a way), `nft`,
+//! `sysctl`. What the kernel and the
 //! process may do: `probe`, `resource`. For the lab and for tests: `netns`, `tap`, `process`,
 //! `sched`.
 
@@ -16,6 +17,8 @@ pub mod process;
 pub mod resource;
 pub mod rtnl;
 pub mod sched;
+pub mod sock_diag;
 pub mod sysctl;
 pub mod tap;
 pub mod tproxy;
+pub mod udp;

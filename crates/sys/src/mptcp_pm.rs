@@ -2,16 +2,27 @@
 //! made and closed one connection at a time, the events that tell of them, and the limits of the
 //! kernel's own manager.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
+use braid_core::addr::mapped;
+use braid_core::path::Ends;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use genetlink::{GenetlinkError, GenetlinkHandle};
 use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload, NlasIterator, ParseableParametrized,
+    DecodeError, DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
+use netlink_packet_generic::GenlMessage;
 use netlink_sys::AsyncSocket as _;
+
+mod message;
+
+use message::{
+    ADDRESS_FLAGS, ADDRESS_ID, ADDRESS_PORT, ATTR_ADDR, ATTR_ADDR_REMOTE, ATTR_LOCAL_ID,
+    ATTR_RCV_ADD_ADDRS, ATTR_SUBFLOWS, ATTR_TOKEN, CMD_DEL_ADDR, CMD_GET_ADDR, CMD_GET_LIMITS,
+    CMD_REMOVE, CMD_SET_FLAGS, CMD_SET_LIMITS, CMD_SUBFLOW_CREATE, CMD_SUBFLOW_DESTROY,
+    FLAG_BACKUP, FLAG_SUBFLOW, Message, address_attributes, attributes, bytes_of, event,
+    implicit_endpoint, nested, u32_of,
+};
 
 /// Bytes for events not read yet. A burst of 256 carriers closing makes some 1,000 of about 130.
 const EVENT_BUFFER: usize = 1 << 20;
@@ -83,13 +94,13 @@ pub enum EventKind {
     Closed,
     /// A subflow has joined.
     SubflowJoined {
-        /// Its local address.
-        local: IpAddr,
+        /// Its two ends.
+        ends: Ends,
     },
     /// A subflow is gone.
     SubflowClosed {
-        /// Its local address.
-        local: IpAddr,
+        /// Its two ends.
+        ends: Ends,
         /// The `errno` it ended with, 0 for an orderly end.
         error: u8,
     },
@@ -156,15 +167,58 @@ impl PathManager {
         let mut local = address_attributes(subflow.local);
         local.push(DefaultNla::new(ADDRESS_ID, vec![subflow.local_id]));
         local.push(DefaultNla::new(ADDRESS_FLAGS, flags.to_ne_bytes().to_vec()));
-        let mut remote = address_attributes(subflow.remote.ip());
-        let port = subflow.remote.port().to_ne_bytes().to_vec();
-        remote.push(DefaultNla::new(ADDRESS_PORT, port));
         let body = [
             DefaultNla::new(ATTR_TOKEN, token.to_ne_bytes().to_vec()),
             nested(ATTR_ADDR, &local),
-            nested(ATTR_ADDR_REMOTE, &remote),
+            nested(ATTR_ADDR_REMOTE, &socket_attributes(subflow.remote)),
         ];
         self.request("create subflow", CMD_SUBFLOW_CREATE, &body).await.map(|_| ())
+    }
+
+    /// Destroys a subflow of the connection `token`; the connection lives on over the others. Linux
+    /// closes it by FIN, tells [`EventKind::SubflowClosed`], and forgets the identifier of its local
+    /// address, so that the same one can be joined from again. The first subflow stays in its list,
+    /// closed.
+    ///
+    /// # Errors
+    /// The kernel's refusal: no such subflow or connection.
+    pub async fn destroy(&self, token: u32, ends: Ends) -> Result<(), PmError> {
+        let body = |local: SocketAddr, remote: SocketAddr| {
+            [
+                DefaultNla::new(ATTR_TOKEN, token.to_ne_bytes().to_vec()),
+                nested(ATTR_ADDR, &socket_attributes(local)),
+                nested(ATTR_ADDR_REMOTE, &socket_attributes(remote)),
+            ]
+        };
+        let destroy = async |body: [DefaultNla; 3]| {
+            self.request("destroy subflow", CMD_SUBFLOW_DESTROY, &body).await.map(|_| ())
+        };
+        // The first subflow of a dual-stack socket is IPv6 with mapped addresses, one that joined
+        // over IPv4 is IPv4, and the kernel compares families, too.
+        match destroy(body(ends.local, ends.remote)).await {
+            Err(PmError::Refused(_, error))
+                if ends.local.is_ipv4() && error.raw_os_error() == Some(libc::ESRCH) =>
+            {
+                destroy(body(mapped(ends.local), mapped(ends.remote))).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Tells the far end of the connection `token` that the local address by this identifier is gone
+    /// (RM_ADDR, RFC 8684 section 3.4.2), so that it closes its subflows to it; 0 is the address that
+    /// the connection was made from. Linux sends that once, on one subflow, and forgets an identifier
+    /// other than 0. Subflows from the address stay until they are destroyed, or until the far end,
+    /// which closes its own at once, is heard.
+    ///
+    /// # Errors
+    /// The kernel's refusal: no such identifier or connection.
+    pub async fn remove(&self, token: u32, local_id: u8) -> Result<(), PmError> {
+        let body = [
+            DefaultNla::new(ATTR_TOKEN, token.to_ne_bytes().to_vec()),
+            DefaultNla::new(ATTR_LOCAL_ID, vec![local_id]),
+        ];
+        self.request("remove address", CMD_REMOVE, &body).await.map(|_| ())
     }
 
     /// Makes a subflow of the connection `token` a backup, or a normal one, at both ends (MP_PRIO,
@@ -182,8 +236,7 @@ impl PathManager {
         let flags = if backup { FLAG_BACKUP } else { 0 };
         let mut own = address_attributes(local);
         own.push(DefaultNla::new(ADDRESS_FLAGS, flags.to_ne_bytes().to_vec()));
-        let mut far = address_attributes(remote.ip());
-        far.push(DefaultNla::new(ADDRESS_PORT, remote.port().to_ne_bytes().to_vec()));
+        let far = socket_attributes(remote);
         let body = [
             DefaultNla::new(ATTR_TOKEN, token.to_ne_bytes().to_vec()),
             nested(ATTR_ADDR, &own),
@@ -278,180 +331,11 @@ impl PathManager {
     }
 }
 
-const CMD_DEL_ADDR: u8 = 2;
-const CMD_GET_ADDR: u8 = 3;
-const CMD_SET_LIMITS: u8 = 5;
-const CMD_GET_LIMITS: u8 = 6;
-const CMD_SET_FLAGS: u8 = 7;
-const CMD_SUBFLOW_CREATE: u8 = 10;
-
-const ATTR_ADDR: u16 = 1;
-const ATTR_RCV_ADD_ADDRS: u16 = 2;
-const ATTR_SUBFLOWS: u16 = 3;
-const ATTR_TOKEN: u16 = 4;
-const ATTR_ADDR_REMOTE: u16 = 6;
-
-const ADDRESS_FAMILY: u16 = 1;
-const ADDRESS_ID: u16 = 2;
-const ADDRESS_ADDR4: u16 = 3;
-const ADDRESS_ADDR6: u16 = 4;
-const ADDRESS_PORT: u16 = 5;
-const ADDRESS_FLAGS: u16 = 6;
-
-const FLAG_SUBFLOW: u32 = 1 << 1;
-const FLAG_BACKUP: u32 = 1 << 2;
-const FLAG_IMPLICIT: u32 = 1 << 4;
-
-const EVENT_ESTABLISHED: u8 = 2;
-const EVENT_CLOSED: u8 = 3;
-const EVENT_SUB_ESTABLISHED: u8 = 10;
-const EVENT_SUB_CLOSED: u8 = 11;
-
-const EVENT_TOKEN: u16 = 1;
-const EVENT_SADDR4: u16 = 5;
-const EVENT_SADDR6: u16 = 6;
-const EVENT_ERROR: u16 = 12;
-
-/// A message of the family: its command or event, and its attributes as they are on the wire.
-#[derive(Clone, Debug)]
-struct Message {
-    command: u8,
-    body: Vec<u8>,
-}
-
-impl GenlFamily for Message {
-    fn family_name() -> &'static str {
-        "mptcp_pm"
-    }
-
-    fn command(&self) -> u8 {
-        self.command
-    }
-
-    fn version(&self) -> u8 {
-        1
-    }
-}
-
-impl Emitable for Message {
-    fn buffer_len(&self) -> usize {
-        self.body.len()
-    }
-
-    fn emit(&self, buffer: &mut [u8]) {
-        buffer[..self.body.len()].copy_from_slice(&self.body);
-    }
-}
-
-impl ParseableParametrized<[u8], GenlHeader> for Message {
-    fn parse_with_param(bytes: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
-        Ok(Self { command: header.cmd, body: bytes.to_vec() })
-    }
-}
-
-fn address_attributes(ip: IpAddr) -> Vec<DefaultNla> {
-    let (family, kind, octets) = match ip {
-        IpAddr::V4(v4) => (libc::AF_INET, ADDRESS_ADDR4, v4.octets().to_vec()),
-        IpAddr::V6(v6) => (libc::AF_INET6, ADDRESS_ADDR6, v6.octets().to_vec()),
-    };
-    let family = (family as u16).to_ne_bytes().to_vec();
-    vec![DefaultNla::new(ADDRESS_FAMILY, family), DefaultNla::new(kind, octets)]
-}
-
-fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
-    const NLA_F_NESTED: u16 = 1 << 15;
-    DefaultNla::new(kind | NLA_F_NESTED, bytes_of(attributes))
-}
-
-fn bytes_of(attributes: &[DefaultNla]) -> Vec<u8> {
-    let mut bytes = vec![0; attributes.buffer_len()];
-    attributes.emit(&mut bytes);
-    bytes
-}
-
-fn attributes(body: &[u8]) -> impl Iterator<Item = (u16, Vec<u8>)> {
-    NlasIterator::new(body).flatten().map(|nla| (nla.kind(), nla.value().to_vec()))
-}
-
-fn u32_of(value: &[u8]) -> u32 {
-    value.try_into().map(u32::from_ne_bytes).unwrap_or_default()
-}
-
-fn v4_of(value: &[u8]) -> Option<IpAddr> {
-    value.try_into().ok().map(|octets: [u8; 4]| Ipv4Addr::from(octets).into())
-}
-
-fn v6_of(value: &[u8]) -> Option<IpAddr> {
-    value.try_into().ok().map(|octets: [u8; 16]| Ipv6Addr::from(octets).into())
-}
-
-fn implicit_endpoint(body: &[u8]) -> Option<ImplicitEndpoint> {
-    const NLA_TYPE_MASK: u16 = 0x3fff;
-    let nested = attributes(body).find(|(kind, _)| kind & NLA_TYPE_MASK == ATTR_ADDR)?.1;
-    let (mut id, mut address, mut flags) = (None, None, 0);
-    for (kind, value) in attributes(&nested) {
-        match kind {
-            ADDRESS_ID => id = value.first().copied(),
-            ADDRESS_ADDR4 => address = v4_of(&value),
-            ADDRESS_ADDR6 => address = v6_of(&value),
-            ADDRESS_FLAGS => flags = u32_of(&value),
-            _ => {}
-        }
-    }
-    let endpoint = ImplicitEndpoint { id: id?, address: address? };
-    (flags & FLAG_IMPLICIT != 0).then_some(endpoint)
-}
-
-fn event(message: &Message) -> Option<Event> {
-    let (mut token, mut local, mut error) = (None, None, 0);
-    for (kind, value) in attributes(&message.body) {
-        match kind {
-            EVENT_TOKEN => token = Some(u32_of(&value)),
-            EVENT_SADDR4 => local = v4_of(&value),
-            EVENT_SADDR6 => local = v6_of(&value),
-            EVENT_ERROR => error = value.first().copied().unwrap_or(0),
-            _ => {}
-        }
-    }
-    let local = local.map(|ip: IpAddr| ip.to_canonical());
-    let kind = match message.command {
-        EVENT_ESTABLISHED => EventKind::Established,
-        EVENT_CLOSED => EventKind::Closed,
-        EVENT_SUB_ESTABLISHED => EventKind::SubflowJoined { local: local? },
-        EVENT_SUB_CLOSED => EventKind::SubflowClosed { local: local?, error },
-        _ => return None,
-    };
-    Some(Event { token: token?, kind })
+fn socket_attributes(address: SocketAddr) -> Vec<DefaultNla> {
+    let mut found = address_attributes(address.ip());
+    found.push(DefaultNla::new(ADDRESS_PORT, address.port().to_ne_bytes().to_vec()));
+    found
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_reads_back() {
-        let body = bytes_of(&[
-            DefaultNla::new(EVENT_TOKEN, 77u32.to_ne_bytes().to_vec()),
-            DefaultNla::new(EVENT_SADDR4, vec![10, 0, 0, 1]),
-            DefaultNla::new(EVENT_ERROR, vec![110]),
-        ]);
-        let kind = EventKind::SubflowClosed { local: "10.0.0.1".parse().unwrap(), error: 110 };
-        let found = event(&Message { command: EVENT_SUB_CLOSED, body });
-        assert_eq!(found, Some(Event { token: 77, kind }));
-    }
-
-    #[tokio::test]
-    async fn the_kernel_has_the_family_and_tells_of_connections() {
-        let manager = PathManager::connect().unwrap();
-        assert!(manager.limits().await.unwrap().subflows <= 8);
-        let mut events = manager.events().await.unwrap();
-        let listener = crate::mptcp::listener("[::1]:0".parse().unwrap()).unwrap();
-        let remote = listener.local_addr().unwrap();
-        let (socket, to) = crate::mptcp::dialling(remote.ip(), remote).unwrap();
-        let mut stream = tokio::net::TcpSocket::from_std_stream(socket).connect(to).await.unwrap();
-        let token = crate::mptcp::info(&stream).unwrap().unwrap().token;
-        tokio::io::AsyncWriteExt::write_all(&mut stream, b"data").await.unwrap();
-        let established = Event { token, kind: EventKind::Established };
-        while events.next().await.unwrap() != established {}
-    }
-}
+mod tests;

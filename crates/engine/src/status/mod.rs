@@ -63,7 +63,7 @@ impl Sources {
             dialled_here: session.dialler == self.public_key,
             up_s: session.began.elapsed().as_secs(),
         });
-        let known = peering.dialler.as_ref().map(|dialler| dialler.ways().get().all().to_vec());
+        let known = peering.dialler.as_ref().map(|dialler| dialler.ways().get().all());
         let subflows = peering.census.subflows();
         let bounds = &peering.bounds;
         PeerStatus {

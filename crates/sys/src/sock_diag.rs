@@ -1,0 +1,173 @@
+//! TCP sockets as the kernel sees them, by `sock_diag` (sock_diag(7), `linux/inet_diag.h`): here the
+//! subflows over one way, of all connections at once.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
+
+/// One TCP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpSocket {
+    /// The time since data or an acknowledgement came in last.
+    pub silent: Duration,
+    /// Time-outs in a row for the oldest segment on its way.
+    pub timeouts: u8,
+}
+
+/// The established TCP sockets from `local` to `remote`: of Multipath TCP the subflows.
+///
+/// It blocks for as long as the kernel takes to walk its sockets: some microseconds for each.
+///
+/// # Errors
+/// From the netlink socket: a kernel without `inet_diag`.
+pub fn established(local: IpAddr, remote: SocketAddr) -> io::Result<Vec<TcpSocket>> {
+    let mut found = Vec::new();
+    // A dual-stack socket that carries IPv4 is among those of IPv6.
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        if family == libc::AF_INET && remote.is_ipv6() {
+            continue;
+        }
+        dump(family as u8, |message| found.extend(socket(message, local, remote)))?;
+    }
+    Ok(found)
+}
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST_DUMP: u16 = 0x301;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const INET_DIAG_INFO: u16 = 2;
+const ESTABLISHED: u32 = 1 << 1;
+
+/// `struct nlmsghdr`, `struct inet_diag_req_v2`, `struct inet_diag_msg`, bytes.
+const HEADER_LEN: usize = 16;
+const REQUEST_LEN: usize = 56;
+const MESSAGE_LEN: usize = 72;
+
+fn dump(family: u8, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.send(&request(family), 0)?;
+    loop {
+        let (bytes, _) = socket.recv_from_full()?;
+        let mut rest = &bytes[..];
+        while let Some((kind, message, next)) = next_message(rest) {
+            match kind {
+                NLMSG_DONE => return Ok(()),
+                NLMSG_ERROR => return Err(error(message)),
+                _ => each(message),
+            }
+            rest = next;
+        }
+    }
+}
+
+fn request(family: u8) -> [u8; HEADER_LEN + REQUEST_LEN] {
+    let mut bytes = [0; HEADER_LEN + REQUEST_LEN];
+    let length = bytes.len() as u32;
+    bytes[..4].copy_from_slice(&length.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
+    let body = &mut bytes[HEADER_LEN..];
+    (body[0], body[1]) = (family, libc::IPPROTO_TCP as u8);
+    body[2] = 1 << (INET_DIAG_INFO - 1);
+    body[4..8].copy_from_slice(&ESTABLISHED.to_ne_bytes());
+    bytes
+}
+
+/// The first message's type and body, and what is behind it.
+fn next_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
+    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+    let body = bytes.get(HEADER_LEN..length)?;
+    Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+fn error(message: &[u8]) -> io::Error {
+    let code = message.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+    io::Error::from_raw_os_error(-code)
+}
+
+/// A `struct inet_diag_msg` and its attributes, if they are of the socket asked for.
+fn socket(message: &[u8], local: IpAddr, remote: SocketAddr) -> Option<TcpSocket> {
+    let head = message.get(..MESSAGE_LEN)?;
+    let far_port = u16::from_be_bytes([head[6], head[7]]);
+    let own = address(head[0], &head[8..24])?;
+    let far = address(head[0], &head[24..40])?;
+    if own != local || far != remote.ip() || far_port != remote.port() {
+        return None;
+    }
+    let info = attribute(&message[MESSAGE_LEN..], INET_DIAG_INFO)?;
+    // Offsets are those of `struct tcp_info`: tcpi_last_data_recv, tcpi_last_ack_recv.
+    let millis = |at: usize| {
+        let number = info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)?;
+        Some(Duration::from_millis(number.into()))
+    };
+    Some(TcpSocket { silent: millis(52)?.min(millis(56)?), timeouts: *info.get(2)? })
+}
+
+fn address(family: u8, bytes: &[u8]) -> Option<IpAddr> {
+    match i32::from(family) {
+        libc::AF_INET => Some(Ipv4Addr::from(*bytes.first_chunk()?).into()),
+        _ => Some(IpAddr::V6(Ipv6Addr::from(*bytes.first_chunk()?)).to_canonical()),
+    }
+}
+
+fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
+        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?);
+        let value = bytes.get(4..length)?;
+        if kind == wanted {
+            return Some(value);
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_found_by_its_addresses_and_shows_when_it_heard_something() {
+        for bind in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(bind).unwrap();
+            let remote = listener.local_addr().unwrap();
+            let mut near = TcpStream::connect(remote).unwrap();
+            let (mut far, _) = listener.accept().unwrap();
+            far.write_all(b"x").unwrap();
+            near.read_exact(&mut [0]).unwrap();
+            let [found] = established(remote.ip(), remote).unwrap()[..] else { panic!("one") };
+            assert!(found.silent < Duration::from_secs(5) && found.timeouts == 0);
+            let elsewhere = SocketAddr::new(remote.ip(), 1);
+            assert_eq!(established(remote.ip(), elsewhere).unwrap(), []);
+        }
+    }
+
+    #[test]
+    fn ipv4_on_a_dual_stack_socket_is_found() {
+        let listener = crate::mptcp::listener("[::]:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let remote = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        let (socket, to) = crate::mptcp::dialling(remote.ip(), remote).unwrap();
+        let socket = socket2::Socket::from(socket);
+        socket.set_nonblocking(false).unwrap();
+        socket.connect(&to.into()).unwrap();
+        assert_eq!(established(remote.ip(), remote).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn bytes_that_are_no_answer_are_none() {
+        assert!(next_message(&[1, 0, 0, 0]).is_none());
+        assert!(next_message(&[200, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_none());
+        assert!(attribute(&[0, 0, 0, 0], 1).is_none() && attribute(&[9, 0, 1, 0], 1).is_none());
+        assert!(
+            socket(&[0; 80], Ipv4Addr::LOCALHOST.into(), "1.1.1.1:1".parse().unwrap()).is_none()
+        );
+    }
+}
