@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
-use braid_core::status::{PeerStatus, Status};
+use braid_core::status::{PeerStatus, Status, WayState};
 use braid_engine::status::parse;
 use braid_lab::boxes::{Boxes, keygen};
 use braid_lab::topology::{Topology, sink_address};
@@ -46,7 +46,8 @@ fn peer(node: &Netns) -> Result<PeerStatus> {
 fn until_ready(topology: &Topology) -> Result<()> {
     until("carriers are ready", || {
         let peer = peer(&topology.ingress)?;
-        let joined = peer.ways.iter().filter(|way| way.carriers > 8).count();
+        let joined = peer.ways.iter().filter(|way| way.carriers > 8 && way.jitter_ms.is_some());
+        let joined = joined.count();
         Ok(joined == 2 && peer.carriers.ours.idle > 8 && peer.carriers.dialling == 0)
     })
 }
@@ -69,7 +70,8 @@ fn both_boxes_show_ways_session_and_flows() -> Result<()> {
         // The links take 2 ms each way.
         ensure!(way.least_rtt_ms.is_some_and(|rtt| (4.0..1000.0).contains(&rtt)), "{way:?}");
         ensure!(way.rtt_ms.is_some() && way.delivery_rate_mbit.is_some(), "{way:?}");
-        ensure!(way.state.is_none() && way.loss_percent.is_none(), "measured by whom? {way:?}");
+        ensure!(way.state == Some(WayState::Up) && way.state_s.is_some(), "{way:?}");
+        ensure!(way.jitter_ms.is_some(), "{way:?}");
     }
     let there = peer(&topology.egress)?;
     ensure!((there.carriers.theirs.busy, there.flows.theirs) == (3, 3), "{there:?}");

@@ -105,7 +105,7 @@ pub struct WayStatus {
     pub remote: IpAddr,
     /// What its path is used for; none as with `path`.
     pub role: Option<Role>,
-    /// How well it works, once that is measured.
+    /// How well it works, where heartbeats judge that.
     pub state: Option<WayState>,
     /// Why it is in that state.
     pub reason: Option<String>,
@@ -115,9 +115,9 @@ pub struct WayStatus {
     pub rtt_ms: Option<f64>,
     /// The least round trip of the last minutes, milliseconds.
     pub least_rtt_ms: Option<f64>,
-    /// By how much round trips wander, milliseconds, once that is measured.
+    /// By how much the round trips of heartbeats wander, milliseconds.
     pub jitter_ms: Option<f64>,
-    /// Packets lost, per cent, once that is measured.
+    /// Of the last heartbeats, those that were lost, per cent.
     pub loss_percent: Option<f64>,
     /// The highest rate at which a single carrier's data arrived at the peer, as the kernel measured it
     /// last for each, Mbit/s. A carrier with little to send shows little.

@@ -64,13 +64,13 @@ impl Sources {
             up_s: session.began.elapsed().as_secs(),
         });
         let known = peering.dialler.as_ref().map(|dialler| dialler.ways().get().all());
-        let subflows = peering.census.subflows();
+        let (reports, subflows) = (peering.vitals.reports(), peering.census.subflows());
         let bounds = &peering.bounds;
         PeerStatus {
             name: peering.peer.name.clone(),
             public_key: peering.peer.public_key.to_string(),
             session,
-            ways: ways::ways(&known.unwrap_or_default(), &self.paths, &subflows),
+            ways: ways::ways(&known.unwrap_or_default(), &self.paths, &reports, &subflows),
             carriers: carriers(peering),
             flows: flows(peering),
             bounds_met: PeerBounds {

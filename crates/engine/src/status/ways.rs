@@ -1,12 +1,13 @@
-//! The ways to a peer, as the subflows of its carriers show them.
+//! The ways to a peer, as heartbeats and the subflows of its carriers show them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use braid_core::config::PathConfig;
+use braid_core::health::{Report, State, Trouble};
 use braid_core::path::{Pairing, Role};
-use braid_core::status::WayStatus;
+use braid_core::status::{WayState, WayStatus};
 use braid_sys::mptcp::SubflowInfo;
 
 /// `TCP_ESTABLISHED` of `include/net/tcp_states.h`.
@@ -15,11 +16,12 @@ const ESTABLISHED: u8 = 1;
 /// A way by its two addresses.
 type Addresses = (IpAddr, IpAddr);
 
-/// The `known` ways in their order, by `paths`, then those that only `carriers` show: the subflows of
-/// each.
+/// The `known` ways in their order, by `paths` and with what heartbeats have found by the path's number,
+/// then those that only `carriers` show: the subflows of each.
 pub(super) fn ways(
     known: &[Pairing],
     paths: &[PathConfig],
+    reports: &BTreeMap<usize, Report>,
     carriers: &[Vec<SubflowInfo>],
 ) -> Vec<WayStatus> {
     let mut seen: BTreeMap<Addresses, Vec<&SubflowInfo>> = BTreeMap::new();
@@ -31,15 +33,34 @@ pub(super) fn ways(
         let role = if way.backup { Role::Backup } else { Role::Normal };
         let path = paths.get(way.path).map(|path| path.interface.clone());
         let subflows = seen.remove(&addresses).unwrap_or_default();
-        WayStatus { path, role: Some(role), ..status(addresses, &subflows) }
+        let seen = WayStatus { path, role: Some(role), ..status(addresses, &subflows) };
+        reports.get(&way.path).map_or(seen.clone(), |report| judged(seen, report))
     };
     let mut ways: Vec<_> = known.iter().map(&mut of_path).collect();
     ways.extend(seen.iter().map(|(addresses, subflows)| status(*addresses, subflows)));
     ways
 }
 
+/// With what heartbeats have found.
+fn judged(seen: WayStatus, report: &Report) -> WayStatus {
+    let (state, trouble) = match report.state {
+        State::Up => (WayState::Up, None),
+        State::Degraded(Trouble::Loss) => (WayState::Degraded, Some("it loses too much")),
+        State::Degraded(Trouble::Delay) => (WayState::Degraded, Some("it is too late")),
+        State::Down => (WayState::Down, None),
+    };
+    let blind = report.is_blind.then_some("heartbeats are not answered, judged by TCP alone");
+    WayStatus {
+        state: Some(state),
+        reason: trouble.or(blind).map(str::to_owned),
+        state_s: Some(report.since.elapsed().as_secs()),
+        jitter_ms: report.round_trip.map(|(_, deviation)| ms(deviation)),
+        loss_percent: report.loss.map(|part| hundredths(100.0 * part)),
+        ..seen
+    }
+}
+
 fn status((local, remote): Addresses, subflows: &[&SubflowInfo]) -> WayStatus {
-    let ms = |time: Duration| (time.as_micros() as f64) / 1000.0;
     let heard_last = subflows.iter().min_by_key(|subflow| subflow.last_ack_received);
     let sum = |bytes: fn(&SubflowInfo) -> u64| subflows.iter().map(|s| bytes(s)).sum::<u64>();
     let (arrived, resent) = (sum(|s| s.bytes_acked), sum(|s| s.bytes_retrans));
@@ -65,12 +86,18 @@ fn status((local, remote): Addresses, subflows: &[&SubflowInfo]) -> WayStatus {
     }
 }
 
+fn ms(time: Duration) -> f64 {
+    (time.as_micros() as f64) / 1000.0
+}
+
 fn hundredths(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn subflow(local: &str, remote: &str, rtt_ms: u64, heard_ms: u64) -> SubflowInfo {
@@ -120,9 +147,16 @@ mod tests {
             vec![subflow("192.0.2.1:6", "203.0.113.7:4770", 40, 3)],
             vec![subflow("[2001:db8::1]:4770", "[2001:db8::2]:9", 8, 3)],
         ];
-        let [dsl, lte, other] = &ways(&known, &[path("dsl"), path("lte")], &carriers)[..] else {
-            panic!("three ways")
+        let lossy = Report {
+            state: State::Degraded(Trouble::Loss),
+            since: Instant::now(),
+            is_blind: false,
+            round_trip: Some((Duration::from_millis(30), Duration::from_micros(1500))),
+            loss: Some(0.125),
         };
+        let paths = [path("dsl"), path("lte")];
+        let found = ways(&known, &paths, &BTreeMap::from([(1, lossy)]), &carriers);
+        let [dsl, lte, other] = &found[..] else { panic!("three ways") };
         assert_eq!(
             (dsl.path.as_deref(), dsl.role, dsl.carriers),
             (Some("dsl"), Some(Role::Normal), 2)
@@ -134,6 +168,13 @@ mod tests {
             (Some("lte"), Some(Role::Backup), 0)
         );
         assert_eq!((lte.rtt_ms, lte.delivery_rate_mbit, lte.resent_percent), (None, None, None));
+        assert_eq!((dsl.state, dsl.reason.as_deref(), dsl.jitter_ms), (None, None, None));
+        assert_eq!((lte.state, lte.state_s), (Some(WayState::Degraded), Some(0)));
+        assert_eq!(
+            (lte.reason.as_deref(), lte.loss_percent),
+            (Some("it loses too much"), Some(12.5))
+        );
+        assert_eq!(lte.jitter_ms, Some(1.5));
         assert_eq!((other.path.as_deref(), other.role, other.carriers), (None, None, 1));
     }
 }
