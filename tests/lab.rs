@@ -23,6 +23,7 @@ fn plan(braid: &str, parts: &[Part]) -> Result<Plan> {
         streams: vec![1],
         duration: Duration::from_secs(1),
         repeat: 1,
+        flapping: Duration::from_secs(1),
         idle: Duration::from_secs(1),
         storm_flows: 0,
         unsealed: false,
@@ -71,6 +72,22 @@ fn a_step_that_fails_is_in_the_results() -> Result<()> {
     ensure!(setting.throughput.iter().all(|figure| figure.verdict().is_none()), "{setting:#?}");
     let burst = setting.bursts.first().context("a burst")?;
     ensure!(burst.plain.is_some() && burst.braid.is_none(), "{burst:#?}");
+    Ok(())
+}
+
+#[test]
+fn paths_flap_and_carriers_are_used_up() -> Result<()> {
+    let results = run(BRAID, &[Part::Flapping, Part::Beyond])?;
+    ensure!(results.failures.is_empty(), "{:#?}", results.failures);
+    let setting = &results.settings[0];
+    let flapping = setting.flapping.as_ref().context("flapping")?;
+    ensure!(flapping.lost == 0 && flapping.flows == 2 && flapping.bytes > 0, "{flapping:#?}");
+    // The first path is silent for all of the one second, the second one lives.
+    ensure!(flapping.paths[0].live_bytes < flapping.paths[1].live_bytes, "{flapping:#?}");
+    let beyond = setting.beyond.as_ref().context("flows beyond the bound")?;
+    ensure!(beyond.goodput.iter().all(|figure| figure.ratio().is_some()), "{beyond:#?}");
+    ensure!(beyond.times.iter().all(|figure| figure.ratio().is_some()), "{beyond:#?}");
+    ensure!((beyond.goodput.len(), beyond.times.len()) == (2, 2), "{beyond:#?}");
     Ok(())
 }
 

@@ -2,16 +2,12 @@
 
 mod common;
 
-
-
 use anyhow::{Result, ensure};
 use braid_lab::boxes::Running;
 use braid_lab::link::Direction;
 use braid_lab::topology::Topology;
 use common::talk::{downloading, says_times, serve};
 use common::{boxes, profile, shell, until};
-
-
 
 /// At 40 Mbit/s a path 8 s and longer.
 const BYTES: u64 = 80_000_000;
@@ -27,7 +23,12 @@ fn until_carries(topology: &Topology, path: usize) -> Result<()> {
 }
 
 /// The path is silent until the box has noticed, and then back until it has noticed that.
-fn dies_and_returns(topology: &Topology, ingress: &mut Running, path: usize, times: usize) -> Result<()> {
+fn dies_and_returns(
+    topology: &Topology,
+    ingress: &mut Running,
+    path: usize,
+    times: usize,
+) -> Result<()> {
     until_carries(topology, path)?;
     topology.links[path].black_hole(true)?;
     says_times(ingress, "way is down", times)?;

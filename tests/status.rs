@@ -114,6 +114,39 @@ fn a_changed_sysctl_and_a_met_bound_are_shown() -> Result<()> {
 }
 
 #[test]
+fn what_others_take_away_is_counted() -> Result<()> {
+    const MANAGER: &str = "net.mptcp.path_manager";
+    let topology = topology()?;
+    let boxes = boxes(&topology)?;
+    let node = &topology.ingress;
+    ensure!(status(node)?.kernel.restored.is_empty(), "something is restored already");
+    let until_restored = |what: &str, times| {
+        until(&format!("{what} is restored {times} times"), || {
+            let restored = status(node)?.kernel.restored;
+            Ok(restored.iter().any(|it| it.what == what && it.times == times))
+        })
+    };
+    for times in 1..=2 {
+        shell(node, "nft flush ruleset")?;
+        until_restored("nftables table", times)?;
+    }
+    shell(node, "ip rule del priority 4710")?;
+    until_restored("rules", 1)?;
+    shell(node, &format!("sysctl -qw {MANAGER}=kernel; ip mptcp limits set subflow 2"))?;
+    until_restored(&format!("sysctl {MANAGER}"), 1)?;
+    until_restored("MPTCP limits", 1)?;
+    let kernel = status(node)?.kernel;
+    let known = kernel.restored.len();
+    ensure!(known == 4, "{kernel:?}");
+    // Restored, it is changed as before, and not once more.
+    let changed = kernel.changed.iter().filter(|changed| changed.sysctl == MANAGER);
+    ensure!(changed.map(|changed| &changed.before).eq(["kernel"]), "{kernel:?}");
+    let text = said(&braid(node, "status")?);
+    ensure!(text.contains("kernel nftables table restored 2 times"), "{text}");
+    boxes.stop()
+}
+
+#[test]
 fn nobody_runs_here() -> Result<()> {
     let topology = topology()?;
     let boxes = boxes(&topology)?;
@@ -256,14 +289,36 @@ fn many_mistakes_at_once() -> Result<()> {
     ensure!(code == CONFIGURATION, "{code}");
     named(&lines, "error: ", &["box.toml:11: path.role: \"spare\"", "\"backup\""])?;
     named(&lines, "error: ", &["box.toml:22: peer.routes: \"0.0.0.1/0\"", "0.0.0.0/0"])?;
-    named(&lines, "error: ", &["path.interface", "\"wan9\"", "ip link"])?;
-    named(&lines, "error: ", &["intercept.interfaces", "\"lan7\""])?;
     named(&lines, "error: ", &["MPTCP is switched off", "sysctl -w net.mptcp.enabled=1"])?;
-    named(&lines, "error: ", &["no [[path]] leads to peer \"egress\""])?;
+    named(&lines, "warning: ", &["path.interface", "\"wan9\"", "ip link"])?;
+    named(&lines, "warning: ", &["intercept.interfaces", "\"lan7\"", "ip link"])?;
+    named(&lines, "warning: ", &["no [[path]] leads to peer \"egress\""])?;
     named(&lines, "warning: ", &["\"wan1\" does not lead to peer \"egress\"", "no address"])?;
     named(&lines, "warning: ", &["node.key_file", "chmod 600"])?;
     drop(port);
     shell(node, "sysctl -qw net.mptcp.enabled=1")?;
+    Ok(())
+}
+
+/// They may come later, so a box starts without them.
+#[test]
+fn paths_that_do_not_carry_now() -> Result<()> {
+    let bad = Checked::new()?;
+    let node = &bad.topology.ingress;
+    bad.spoil("wan1\"", "wan9\"")?;
+    bad.spoil("wan2\"", "wan2\"\n[[path]]\ninterface = \"lan0\"")?;
+    shell(node, "ip address add 10.77.2.1/24 dev lan0")?;
+    let (code, lines) = bad.check()?;
+    ensure!(code == 0, "{code}: {lines:#?}");
+    named(&lines, "warning: ", &["path.interface", "there is no interface \"wan9\"", "ip link"])?;
+    named(&lines, "warning: ", &["\"wan2\" and \"lan0\" have the same address", "modem"])?;
+    ensure!(!lines.iter().any(|line| line.contains("lead")), "{lines:#?}");
+    shell(node, "ip link set wan2 down; ip link set lan0 down")?;
+    let (code, lines) = bad.check()?;
+    ensure!(code == 0, "{code}: {lines:#?}");
+    named(&lines, "warning: ", &["path.interface", "\"wan2\" has no carrier", "ip link"])?;
+    named(&lines, "warning: ", &["no [[path]] leads to peer \"egress\" now"])?;
+    ensure!(!lines.iter().any(|line| line.contains("same address")), "{lines:#?}");
     Ok(())
 }
 

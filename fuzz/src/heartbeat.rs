@@ -23,7 +23,8 @@ fn datagrams(input: &mut Input<'_>) {
     let suite = if input.u8() & 1 == 0 { Suite::Aes128Gcm } else { Suite::ChaCha20Poly1305 };
     let (mut sealer, mut opener) = (Sealer::new(id, suite, &secret), Opener::new(suite, &secret));
     for _ in 0..input.u8() % 16 {
-        let said = Heartbeat { way: input.u8(), sequence: input.u32() };
+        let (way, sequence, live) = (input.u8(), input.u32(), 1 << (input.u8() % 64));
+        let said = Heartbeat { way, sequence, live };
         let Some(sealed) = sealer.seal(said) else { return };
         let mut altered = sealed.to_vec();
         let (at, bits) = (usize::from(input.u8()) % altered.len(), input.u8());
@@ -31,9 +32,9 @@ fn datagrams(input: &mut Input<'_>) {
         altered.truncate(if input.u8() & 1 == 0 { altered.len() } else { at });
         assert!(session_of(&altered).is_none() || altered.len() == HEARTBEAT_LEN);
         let is_whole = altered[..] == sealed;
-        assert_eq!(opener.open(&altered), is_whole.then_some(said));
+        assert_eq!(opener.open(&altered), is_whole.then_some((said, true)));
         // Whatever came before, the real one counts once.
-        assert_eq!(opener.open(&sealed), (!is_whole).then_some(said));
+        assert_eq!(opener.open(&sealed), (!is_whole).then_some((said, true)));
         assert_eq!(opener.open(&sealed), None);
     }
     let mut random = [0; HEARTBEAT_LEN];
@@ -51,7 +52,7 @@ fn ways(input: &mut Input<'_>) {
             0 => health.handle_traffic(now),
             1 => {
                 let way = input.u8() % 5;
-                health.handle_answer(Heartbeat { way, sequence: input.u32() }, now);
+                health.handle_answer(Heartbeat { way, sequence: input.u32(), live: 0 }, now);
             }
             2 => {
                 let place = usize::from(input.u8());

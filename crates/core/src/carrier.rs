@@ -143,6 +143,12 @@ impl NumberWindow {
         }
     }
 
+    /// Whether none above it was used.
+    #[must_use]
+    pub fn is_highest(&self, number: CarrierNumber) -> bool {
+        number.0 >= self.highest
+    }
+
     /// Takes a number as used.
     pub fn mark(&mut self, number: CarrierNumber) {
         let number = number.0;

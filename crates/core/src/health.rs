@@ -154,6 +154,7 @@ impl Health {
         }
         let may_judge = now >= self.excused_until;
         let mut actions = Vec::new();
+        let mut due = Vec::new();
         let round_trips: Vec<_> =
             self.ways.iter().filter_map(|(number, way)| Some((*number, way.useful()?))).collect();
         for (&number, way) in &mut self.ways {
@@ -167,15 +168,29 @@ impl Health {
             if way.connect_is_due(now, is_active) {
                 actions.push(Action::Connect { way: number });
             }
-            if let Some(sequence) = way.send_if_due(now, is_active)
-                && let Ok(way) = u8::try_from(number)
-            {
-                actions.push(Action::Send(Heartbeat { way, sequence }));
-            }
         }
+        if actions.iter().any(|action| matches!(action, Action::Turn { .. })) {
+            // The peer is to know at once.
+            self.ways.values_mut().for_each(|way| way.send_at(now));
+        }
+        for (&number, way) in &mut self.ways {
+            due.extend(way.send_if_due(now, is_active).map(|sequence| (number, sequence)));
+        }
+        let live = self.live();
+        let send = |(number, sequence)| {
+            let way = u8::try_from(number).ok()?;
+            Some(Action::Send(Heartbeat { way, sequence, live }))
+        };
+        actions.extend(due.into_iter().filter_map(send));
         let wakes = self.ways.values().map(|way| way.wake(now, is_active));
         self.wake = wakes.min().unwrap_or(now + LINGER);
         actions
+    }
+
+    /// The ways that are not down, a bit each by their number.
+    fn live(&self) -> u64 {
+        let live = self.ways.iter().filter(|(_, way)| way.state() != State::Down);
+        live.fold(0, |mask, (number, _)| mask | 1 << number)
     }
 
     /// Whether bytes of flows have moved lately.

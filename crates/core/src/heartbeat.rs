@@ -20,7 +20,7 @@ pub const HEARTBEAT_LEN: usize = HEADER_LEN + BODY_LEN + TAG_LEN;
 
 const SESSION_LEN: usize = 8;
 const HEADER_LEN: usize = 1 + SESSION_LEN + 4;
-const BODY_LEN: usize = 5;
+const BODY_LEN: usize = 13;
 
 /// What a heartbeat says; its answer says the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Heartbeat {
     pub way: u8,
     /// Counted by that box, for each way.
     pub sequence: u32,
+    /// The ways that live for that box, a bit each by their number.
+    pub live: u64,
 }
 
 /// Seals one direction's heartbeats of a session.
@@ -81,6 +83,7 @@ impl Sealer {
         datagram[1 + SESSION_LEN..HEADER_LEN].copy_from_slice(&self.count.to_be_bytes());
         datagram[HEADER_LEN] = heartbeat.way;
         datagram[HEADER_LEN + 1..][..4].copy_from_slice(&heartbeat.sequence.to_be_bytes());
+        datagram[HEADER_LEN + 5..][..8].copy_from_slice(&heartbeat.live.to_be_bytes());
         let (header, rest) = datagram.split_at_mut(HEADER_LEN);
         let (body, tag) = rest.split_at_mut(BODY_LEN);
         let nonce = nonce(self.iv, self.count.into());
@@ -97,9 +100,9 @@ impl Opener {
         Self { key: sealing_key(suite, secret), iv: secret.iv(), seen: NumberWindow::default() }
     }
 
-    /// What the datagram says; `None` for one that is not of this direction and session, or came
-    /// before.
-    pub fn open(&mut self, datagram: &[u8]) -> Option<Heartbeat> {
+    /// What the datagram says, and whether none that was sealed later has come before it; `None` for
+    /// one that is not of this direction and session, or came before.
+    pub fn open(&mut self, datagram: &[u8]) -> Option<(Heartbeat, bool)> {
         let mut datagram: [u8; HEARTBEAT_LEN] = datagram.try_into().ok()?;
         let (header, sealed) = datagram.split_at_mut(HEADER_LEN);
         let count = u32::from_be_bytes(*header.last_chunk()?);
@@ -110,8 +113,11 @@ impl Opener {
         let body = self.key.open_in_place(nonce, Aad::from(&*header), sealed).ok()?;
         // Only now, so that nobody without the keys can use a count up.
         self.seen.mark(CarrierNumber(count));
-        let (&way, sequence) = body.split_first()?;
-        Some(Heartbeat { way, sequence: u32::from_be_bytes(*sequence.first_chunk()?) })
+        let (&way, rest) = body.split_first()?;
+        let (sequence, rest) = rest.split_first_chunk()?;
+        let sequence = u32::from_be_bytes(*sequence);
+        let heartbeat = Heartbeat { way, sequence, live: u64::from_be_bytes(*rest.first_chunk()?) };
+        Some((heartbeat, self.seen.is_highest(CarrierNumber(count))))
     }
 }
 
@@ -134,15 +140,16 @@ mod tests {
         for suite in SUITES {
             let (mut sealer, mut opener) =
                 pair(suite, Direction::FromDialler, Direction::FromDialler);
-            let said = Heartbeat { way: 3, sequence: 77 };
+            let said = Heartbeat { way: 3, sequence: 77, live: 0x8000_0000_0000_0009 };
             let datagram = sealer.seal(said).unwrap();
             assert_eq!(session_of(&datagram), Some(SessionId([5; 8])));
-            assert_eq!(opener.open(&datagram), Some(said));
+            assert_eq!(opener.open(&datagram), Some((said, true)));
             assert_eq!(opener.open(&datagram), None);
             // Out of order is no harm.
-            let [second, third] =
-                [78, 79].map(|sequence| sealer.seal(Heartbeat { way: 3, sequence }).unwrap());
-            assert!(opener.open(&third).is_some() && opener.open(&second).is_some());
+            let [second, third] = [78, 79]
+                .map(|sequence| sealer.seal(Heartbeat { way: 3, sequence, live: 8 }).unwrap());
+            assert!(opener.open(&third).is_some_and(|(_, newest)| newest));
+            assert!(opener.open(&second).is_some_and(|(_, newest)| !newest));
         }
     }
 
@@ -151,7 +158,7 @@ mod tests {
         for suite in SUITES {
             let (mut sealer, mut opener) =
                 pair(suite, Direction::FromDialler, Direction::FromDialler);
-            let datagram = sealer.seal(Heartbeat { way: 1, sequence: 1 }).unwrap();
+            let datagram = sealer.seal(Heartbeat { way: 1, sequence: 1, live: 2 }).unwrap();
             for bit in 0..HEARTBEAT_LEN * 8 {
                 let mut other = datagram;
                 other[bit / 8] ^= 1 << (bit % 8);
@@ -171,6 +178,9 @@ mod tests {
     fn an_answer_is_no_question() {
         let (mut sealer, mut opener) =
             pair(Suite::Aes128Gcm, Direction::FromDialler, Direction::FromAcceptor);
-        assert_eq!(opener.open(&sealer.seal(Heartbeat { way: 1, sequence: 1 }).unwrap()), None);
+        assert_eq!(
+            opener.open(&sealer.seal(Heartbeat { way: 1, sequence: 1, live: 2 }).unwrap()),
+            None
+        );
     }
 }

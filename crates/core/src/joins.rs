@@ -81,6 +81,9 @@ struct Subflow {
     ends: Ends,
     /// The identifier of its local address.
     id: u8,
+    /// Whether it stayed while its way was gone or dead, and has a successor to wait for: what it has
+    /// to send again it sends late, since its time-outs have grown.
+    stale: bool,
 }
 
 /// The subflows of one carrier, one for each way to the peer.
@@ -106,8 +109,7 @@ impl Joins {
     pub fn new(ways: &[Pairing], first: Ends, now: Instant) -> Self {
         let mut joins = Self {
             ways: Vec::new(),
-            // The address that a connection was made from has identifier 0 (RFC 8684, 3.4.1).
-            subflows: vec![Subflow { ends: first, id: 0 }],
+            subflows: Vec::new(),
             dying: Vec::new(),
             addresses: Vec::new(),
             spread: false,
@@ -115,6 +117,10 @@ impl Joins {
             settle_again: Backoff::new(SETTLE),
         };
         joins.set_ways(ways, now + UNTOLD);
+        // The address that a connection was made from has identifier 0 (RFC 8684, 3.4.1).
+        joins.subflows.push(Subflow { ends: first, id: 0, stale: false });
+        let its_way = joins.ways.iter_mut().find(|way| way.pairing.joins(&first));
+        its_way.into_iter().for_each(|way| way.state = State::Joined);
         joins
     }
 
@@ -126,13 +132,17 @@ impl Joins {
             let known = old.iter().find(|way| way.pairing == *pairing).copied();
             known.unwrap_or_else(|| Way {
                 pairing: *pairing,
-                state: if self.has(pairing) { State::Joined } else { State::Missing(now) },
+                state: State::Missing(now),
                 again: Backoff::new(AGAIN),
                 backup: false,
                 dead: false,
             })
         };
         self.ways = ways.iter().map(way).collect();
+        let came = |way: &&Way| old.iter().all(|known| known.pairing != way.pairing);
+        for way in self.ways.iter().filter(came) {
+            doubt(&mut self.subflows, &way.pairing);
+        }
     }
 
     /// The way of the first subflow in the kernel's list, on which a lone record leaves, by its path's
@@ -164,7 +174,7 @@ impl Joins {
     pub fn handle_joined(&mut self, ends: Ends, now: Instant) -> Option<(usize, Duration)> {
         if self.subflows.iter().all(|subflow| subflow.ends != ends) {
             let id = self.id_of(ends.local.ip());
-            self.subflows.push(Subflow { ends, id });
+            self.subflows.push(Subflow { ends, id, stale: false });
         }
         let way = self.ways.iter_mut().find(|way| way.pairing.joins(&ends))?;
         let state = std::mem::replace(&mut way.state, State::Joined);
@@ -198,9 +208,10 @@ impl Joins {
     pub fn poll(&mut self, now: Instant, worth: impl Fn(usize) -> Worth) -> Vec<Ask> {
         for way in &mut self.ways {
             let was_dead = std::mem::replace(&mut way.dead, worth(way.pairing.path) == Worth::Dead);
-            // One that was asked for meanwhile waits for long to try again.
-            if was_dead && !way.dead && way.state != State::Joined {
+            // One that was asked for meanwhile waits for long to try again, too.
+            if was_dead && !way.dead {
                 way.state = State::Missing(now);
+                doubt(&mut self.subflows, &way.pairing);
             }
         }
         let mut asks = self.destroy(now);
@@ -262,6 +273,7 @@ impl Joins {
         for subflow in &self.subflows {
             match self.way_of(&subflow.ends).filter(|way| !way.dead) {
                 None => dead.push(*subflow),
+                Some(_) if subflow.stale => dead.push(*subflow),
                 Some(way) if live.iter().any(|other| way.pairing.joins(&other.ends)) => {
                     asks.push(Ask::Destroy { ends: subflow.ends, withdrawn: None });
                 }
@@ -273,7 +285,11 @@ impl Joins {
                 way.state = State::Missing(now);
                 way.again.reset();
             }
-            let destroy = |Subflow { ends, id }| Ask::Destroy { ends, withdrawn: Some(id) };
+            // The address of a stale one is not gone.
+            let destroy = |Subflow { ends, id, stale }| {
+                let lives = stale && self.way_of(&ends).is_some_and(|way| !way.dead);
+                Ask::Destroy { ends, withdrawn: (!lives).then_some(id) }
+            };
             asks.extend(dead.into_iter().map(destroy));
         }
         let gone = |ends: &Ends| {
@@ -293,7 +309,7 @@ impl Joins {
     }
 
     fn has(&self, way: &Pairing) -> bool {
-        self.subflows.iter().any(|subflow| way.joins(&subflow.ends))
+        self.subflows.iter().any(|subflow| !subflow.stale && way.joins(&subflow.ends))
     }
 
     fn way_of(&self, ends: &Ends) -> Option<&Way> {
@@ -310,6 +326,12 @@ impl Joins {
         });
         u8::try_from(number + 1).unwrap_or(u8::MAX)
     }
+}
+
+/// Subflows over a way that was away are not to be relied on.
+fn doubt(subflows: &mut [Subflow], way: &Pairing) {
+    let over_it = subflows.iter_mut().filter(|subflow| way.joins(&subflow.ends));
+    over_it.for_each(|subflow| subflow.stale = true);
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@
 //! an opening ([`opening`]), [`flow`] decides what each of its endings means, and [`credit`] how
 //! much of it may be on its way on a shared carrier. [`policy`] says which sinks a peer may reach,
 //! from which source, [`backoff`] when a lost session is dialled again, [`demand`] and [`stock`] how
-//! many carriers there should be, [`heartbeat`] and [`health`] which ways to a peer live, and
-//! [`destinations`] which sinks a flow is opened to without asking. [`status`] is what a running box
-//! says of itself.
+//! many carriers there should be, [`heartbeat`] and [`health`] which ways to a peer live ([`far_ways`]:
+//! as the other box sees it), and [`destinations`] which sinks a flow is opened to without asking.
+//! [`watch`] says when a box looks at its paths again, and [`status`] is what it says of itself.
 
 pub mod addr;
 pub mod backoff;
@@ -23,6 +23,7 @@ pub mod control;
 pub mod credit;
 pub mod demand;
 pub mod destinations;
+pub mod far_ways;
 pub mod flow;
 pub mod health;
 pub mod heartbeat;
@@ -37,6 +38,7 @@ pub mod record;
 pub mod seal;
 pub mod status;
 pub mod stock;
+pub mod watch;
 pub mod ways;
 
 #[cfg(test)]

@@ -19,6 +19,17 @@ pub enum Role {
     Off,
 }
 
+/// What the kernel shows of a path's interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// It is there, switched on and has a carrier.
+    Up,
+    /// It is there, but nothing can leave by it.
+    Down,
+    /// There is none of the name.
+    Missing,
+}
+
 /// A route of the main table that leaves by a path's interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkRoute {
@@ -33,7 +44,9 @@ pub struct LinkRoute {
 pub struct Path {
     /// The interface's name.
     pub interface: String,
-    /// The interface's index in the kernel.
+    /// Whether it can be used.
+    pub link: Link,
+    /// The interface's index in the kernel; 0 if there is none.
     pub index: u32,
     /// What it is used for.
     pub role: Role,
@@ -76,13 +89,14 @@ impl Pairing {
 /// Pairs each path that is in use with one endpoint of a peer: one on the path's own link if
 /// there is one, else the first that its routes reach and that is on no other path's link.
 ///
-/// Paths come back in the order given, normal ones before backup ones.
+/// Paths come back in the order given, normal ones before backup ones. Of two with the same address
+/// the second is left out: the kernel tells ways by their addresses.
 #[must_use]
 pub fn pair(paths: &[Path], endpoints: &[SocketAddr]) -> Vec<Pairing> {
     let mut pairings: Vec<Pairing> = paths
         .iter()
         .enumerate()
-        .filter(|(_, path)| path.role != Role::Off)
+        .filter(|(_, path)| path.role != Role::Off && path.link == Link::Up)
         .filter_map(|(number, path)| {
             let on_link = endpoints.iter().find(|endpoint| path.is_on_link(endpoint.ip()));
             let routed = || endpoints.iter().find(|endpoint| reaches(paths, path, endpoint.ip()));
@@ -93,7 +107,21 @@ pub fn pair(paths: &[Path], endpoints: &[SocketAddr]) -> Vec<Pairing> {
         })
         .collect();
     pairings.sort_by_key(|pairing| pairing.backup);
+    let mut locals = Vec::new();
+    pairings.retain(|pairing| {
+        let first = !locals.contains(&pairing.local);
+        locals.push(pairing.local);
+        first
+    });
     pairings
+}
+
+/// `now` with the addresses in it that were there `before` in front, in their order: an address that
+/// comes is no reason to leave the one in use.
+#[must_use]
+pub fn in_order(before: &[IpNet], now: &[IpNet]) -> Vec<IpNet> {
+    let stay = before.iter().filter(|address| now.contains(address));
+    stay.chain(now.iter().filter(|address| !before.contains(address))).copied().collect()
 }
 
 /// The pairings of [`pair`], once for each endpoint as the first choice.
@@ -140,6 +168,7 @@ mod tests {
         let default: IpNet = "0.0.0.0/0".parse().unwrap();
         Path {
             interface: interface.into(),
+            link: Link::Up,
             index: 1,
             role: Role::Normal,
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
@@ -212,5 +241,57 @@ mod tests {
         paths[1].role = Role::Off;
         let found = ways(&paths, &["10.1.0.2:1", "10.2.0.2:1", "10.3.0.2:1"]);
         assert_eq!(found, ["w3 10.3.0.1 > 10.3.0.2:1", "w1 10.1.0.1 > 10.1.0.2:1"]);
+    }
+    #[test]
+    fn a_path_without_a_carrier_has_no_way_and_the_others_keep_theirs() {
+        let mut paths =
+            [path("w1", &["10.1.0.1/24"], None), path("w2", &["10.2.0.1/24"], Some("10.2.0.254"))];
+        let endpoints = ["10.1.0.2:1", "203.0.113.7:1"];
+        let both = ways(&paths, &endpoints);
+        paths[0].link = Link::Down;
+        assert_eq!(ways(&paths, &endpoints), both[1..]);
+    }
+
+    #[test]
+    fn two_modems_with_one_address_are_one_way_and_then_the_other() {
+        let modem = |name| path(name, &["192.168.8.100/24"], Some("192.168.8.1"));
+        let mut paths = [modem("lte1"), modem("lte2")];
+        let endpoints = ["203.0.113.7:4770"];
+        assert_eq!(ways(&paths, &endpoints), ["lte1 192.168.8.100 > 203.0.113.7:4770"]);
+        paths[0].link = Link::Down;
+        assert_eq!(ways(&paths, &endpoints), ["lte2 192.168.8.100 > 203.0.113.7:4770"]);
+    }
+
+    #[test]
+    fn two_paths_in_one_subnet_and_many_addresses() {
+        let mut paths = [
+            path("w1", &["10.1.0.2/24"], Some("10.1.0.1")),
+            path("w2", &["10.1.0.3/24"], Some("10.1.0.1")),
+        ];
+        paths[1]
+            .addresses
+            .extend((4..24).map(|n| format!("10.1.0.{n}/24").parse::<IpNet>().unwrap()));
+        assert_eq!(
+            ways(&paths, &["203.0.113.7:1"]),
+            ["w1 10.1.0.2 > 203.0.113.7:1", "w2 10.1.0.3 > 203.0.113.7:1"]
+        );
+    }
+
+    #[test]
+    fn a_link_without_a_gateway_leads_where_its_routes_do() {
+        let mut tunnel = path("tun0", &["10.8.0.2/32"], None);
+        let destination = "203.0.113.0/24".parse().unwrap();
+        tunnel.routes.push(LinkRoute { destination, via: None });
+        assert_eq!(ways(&[tunnel], &["203.0.113.7:1"]), ["tun0 10.8.0.2 > 203.0.113.7:1"]);
+    }
+
+    #[test]
+    fn the_address_in_use_stays_in_front() {
+        let nets = |texts: &[&str]| -> Vec<IpNet> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let (a, b, c) = ("10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24");
+        assert_eq!(in_order(&nets(&[b]), &nets(&[a, b])), nets(&[b, a]));
+        assert_eq!(in_order(&nets(&[c, b, a]), &nets(&[a, b])), nets(&[b, a]));
     }
 }

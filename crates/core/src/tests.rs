@@ -73,6 +73,7 @@ struct HeartbeatVector {
     count: u32,
     way: u8,
     sequence: u32,
+    live: u64,
     bytes: Hex,
 }
 
@@ -283,13 +284,14 @@ fn heartbeats() {
     for vector in vectors().heartbeat {
         let secret = traffic(dialler, heartbeat::NUMBER.0, &vector.direction);
         let mut sealer = heartbeat::Sealer::new(session, suite(&vector.suite), &secret);
-        let said = Heartbeat { way: vector.way, sequence: vector.sequence };
+        let HeartbeatVector { way, sequence, live, .. } = vector;
+        let said = Heartbeat { way, sequence, live };
         for _ in 1..vector.count {
             sealer.seal(said).unwrap();
         }
         assert_eq!(sealer.seal(said).unwrap()[..], vector.bytes.0);
         let mut opener = heartbeat::Opener::new(suite(&vector.suite), &secret);
-        assert_eq!(opener.open(&vector.bytes.0), Some(said));
+        assert_eq!(opener.open(&vector.bytes.0), Some((said, true)));
     }
 }
 

@@ -2,16 +2,15 @@
 //! without changing anything.
 //!
 //! What stops a start is `survey`'s, in the same words as `start` says it; what only makes braid work
-//! worse is here.
+//! worse is found here, and in `warning`'s words.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
 
 use braid_core::config::{Config, Peer};
-use braid_core::path::Role;
+use braid_core::path::{Link, LinkRoute, Path, Role};
 use braid_core::policy::Source;
 use braid_sys::mptcp_pm::PathManager;
-use braid_sys::rtnl::Rtnl;
+use braid_sys::rtnl::{Interface, Rtnl};
 use braid_sys::{nft, resource, sysctl};
 use ipnet::{IpNet, Ipv4Net};
 
@@ -21,6 +20,8 @@ use crate::kernel::change_of;
 use crate::state_file::DIRECTORY;
 use crate::status;
 use crate::survey::{self, Survey};
+use crate::warning::Warning;
+use crate::watch::{Dialled, same_addresses};
 
 /// One thing that was found; its text names the place and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -34,46 +35,6 @@ pub enum Finding {
     /// What the check has left out.
     #[error("note: {0}")]
     Note(String),
-}
-
-/// What makes braid work worse.
-#[derive(Debug, thiserror::Error)]
-pub enum Warning {
-    /// The private key is not private.
-    #[error("node.key_file: others may read the private key: chmod 600 {0}")]
-    KeyExposed(PathBuf),
-    /// The peer's key is the box's.
-    #[error(
-        "peer.public_key of \"{0}\" is this box's own: put the one there that `braid pubkey` prints \
-         on the peer's box"
-    )]
-    OwnKey(String),
-    /// A path does not lead to a peer that others lead to.
-    #[error("path.interface: \"{path}\" does not lead to peer \"{peer}\": {reason}")]
-    NoWay {
-        /// The path's interface.
-        path: String,
-        /// The peer's name.
-        peer: String,
-        /// What is missing, and the remedy.
-        reason: &'static str,
-    },
-    /// A sysctl that braid would set.
-    #[error("{0}; braid goes on without")]
-    Sysctl(#[source] StartError),
-    /// The kernel looks for the way back of marked packets, and finds our local table.
-    #[error(
-        "sysctl {0} is 1, so that the kernel drops the IPv4 packets that braid intercepts (wg-quick \
-         and some VPN clients set it): run `sysctl -w {0}=0`, and keep it in /etc/sysctl.conf"
-    )]
-    MarkedSources(String),
-    /// Peers that come in here are answered elsewhere, and never come in.
-    #[error(
-        "sysctl {0} is strict, and answers to what comes in there leave by another interface: peers \
-         that dial this box's address there are dropped: run `sysctl -w {0}=2`, and keep it in \
-         /etc/sysctl.conf"
-    )]
-    StrictSources(String),
 }
 
 /// Looks at the machine, and at what `config` asks of it where there is one.
@@ -106,8 +67,8 @@ fn errors<T>(tried: impl IntoIterator<Item = Result<T, StartError>>) -> Vec<Find
 
 /// Whether the state directory can be written, or made where it is not there.
 fn state_directory() -> Result<(), StartError> {
-    let there = Path::new(DIRECTORY).ancestors().find(|directory| directory.exists());
-    let place = there.unwrap_or(Path::new("/"));
+    let mut places = std::path::Path::new(DIRECTORY).ancestors();
+    let place = places.find(|place| place.exists()).unwrap_or(std::path::Path::new("/"));
     resource::may_write(place).map_err(|error| StartError::StateDirectory(place.to_owned(), error))
 }
 
@@ -126,7 +87,10 @@ fn keys(config: &Config) -> Vec<Finding> {
 async fn network(config: &Config, rtnl: &Rtnl, allowed: bool) -> Vec<Finding> {
     let mut survey = Survey::take(config, rtnl).await;
     let mut found: Vec<Finding> = survey.problems.drain(..).map(Finding::from).collect();
-    found.extend(config.dialled().flat_map(|peer| ways(&survey, peer)).map(Finding::from));
+    let absent = survey.absent.drain(..).map(Warning::NoHosts);
+    found.extend(absent.map(Finding::from));
+    found.extend(paths(&survey).into_iter().map(Finding::from));
+    found.extend(survey.peers.iter().flat_map(|peer| ways(&survey, peer)).map(Finding::from));
     if !config.listen.is_empty() {
         found.extend(strict_sources(rtnl).await.into_iter().map(Finding::from));
     }
@@ -144,26 +108,43 @@ async fn network(config: &Config, rtnl: &Rtnl, allowed: bool) -> Vec<Finding> {
     found
 }
 
-/// The paths that do not lead to a peer.
-fn ways(survey: &Survey, peer: &Peer) -> Vec<Warning> {
-    let leads = |number| {
-        let mut ways = survey.ways.get(&peer.public_key).into_iter().flatten();
-        ways.any(|way| way.path == number)
+/// What is wrong with the paths by themselves.
+fn paths(survey: &Survey) -> Vec<Warning> {
+    let used = survey.paths.iter().filter(|path| path.role != Role::Off);
+    let same = same_addresses(&survey.paths).into_iter().map(Warning::of_same);
+    used.filter_map(Warning::of_link).chain(same).collect()
+}
+
+/// Paths that are up and do not lead to a peer, and whether any does.
+fn ways(survey: &Survey, peer: &Dialled) -> Vec<Warning> {
+    // What cannot be read or resolved has been named.
+    if survey.paths.is_empty() || peer.endpoints.is_empty() {
+        return Vec::new();
+    }
+    let (ways, same) = (peer.ways(&survey.paths), same_addresses(&survey.paths));
+    let leads = |number: usize, path: &Path| {
+        ways.iter().any(|way| way.path == number)
+            || same.iter().any(|(_, second)| *second == path.interface)
     };
-    let there = survey.paths.iter().enumerate();
-    let there = there.filter(|(_, path)| path.index != 0 && path.role != Role::Off);
-    let useless = there.filter(|(number, _)| !leads(*number)).map(|(_, path)| Warning::NoWay {
+    let up = |path: &Path| path.link == Link::Up && path.role != Role::Off;
+    let useless = survey.paths.iter().enumerate();
+    let useless = useless.filter(|(number, path)| up(path) && !leads(*number, path));
+    let unreached = ways.is_empty().then(|| Warning::Unreached(peer.name.clone()));
+    useless.map(|(_, path)| no_way(path, peer)).chain(unreached).collect()
+}
+
+fn no_way(path: &Path, peer: &Dialled) -> Warning {
+    Warning::NoWay {
         path: path.interface.clone(),
         peer: peer.name.clone(),
         reason: if path.addresses.is_empty() {
-            "it has no address: is the link up, and its DHCP done? (`ip address`)"
+            "it has no address: is its DHCP done? (`ip address`)"
         } else {
             "none of the peer's endpoints is on its link or behind a gateway of it: give it a route, \
              a default route with a metric of its own will do (Debian: `ip route add default via \
              GATEWAY dev INTERFACE metric 200`; OpenWrt: `option metric` of its interface)"
         },
-    });
-    useless.collect()
+    }
 }
 
 /// The process of the braid that runs in this namespace.
@@ -175,7 +156,7 @@ fn running() -> Option<u32> {
 /// Whether the kernel takes the ruleset as it will be.
 fn ruleset(config: &Config, survey: &Survey) -> Result<(), StartError> {
     let (_listeners, ports) = survey::interceptors(config.intercept.is_some())?;
-    Ok(nft::check(&survey.plan(config, ports)?.ruleset.text())?)
+    Ok(nft::check(&survey::ruleset(config, &survey.peers, ports).text())?)
 }
 
 /// The sysctls that would be set and cannot be.
@@ -227,9 +208,11 @@ async fn strict_sources(rtnl: &Rtnl) -> Vec<Warning> {
 async fn answers_elsewhere(rtnl: &Rtnl, interface: &str) -> bool {
     // One of the Internet's; nothing is sent there (RFC 5737).
     const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    let Ok(Some(index)) = rtnl.link_index(interface).await else { return false };
-    let routes = rtnl.link_routes(index).await.unwrap_or_default();
-    if !routes.iter().any(|route| route.destination == IpNet::V4(Ipv4Net::default())) {
+    let Ok(Some(Interface { index, .. })) = rtnl.interface(interface).await else { return false };
+    let is_default = |(leaves_by, route): &(u32, LinkRoute)| {
+        *leaves_by == index && route.destination == IpNet::V4(Ipv4Net::default())
+    };
+    if !rtnl.main_routes().await.unwrap_or_default().iter().any(is_default) {
         return false;
     }
     for address in rtnl.addresses(index).await.unwrap_or_default() {

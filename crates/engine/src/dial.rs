@@ -14,6 +14,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use portable_atomic::{AtomicUsize, Ordering};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Notify;
 use tracing::debug;
 
 use crate::steering::{Registration, Steering};
@@ -46,6 +47,7 @@ pub struct Dialler {
     alternatives: Vec<KnownWays>,
     in_use: AtomicUsize,
     steering: Steering,
+    changed: Notify,
 }
 
 /// A connection to a peer.
@@ -70,7 +72,8 @@ impl Dialler {
     #[must_use]
     pub fn new(endpoints: Vec<SocketAddr>, steering: Steering) -> Self {
         let alternatives = (0..endpoints.len().max(1)).map(|_| KnownWays::default()).collect();
-        Self { endpoints, alternatives, in_use: AtomicUsize::new(0), steering }
+        let in_use = AtomicUsize::new(0);
+        Self { endpoints, alternatives, in_use, steering, changed: Notify::new() }
     }
 
     /// These are the box's paths from now on; whether the ways are others for it. Connections leave
@@ -84,8 +87,14 @@ impl Dialler {
         }
         if changed {
             self.steering.ways_changed();
+            self.changed.notify_waiters();
         }
         changed
+    }
+
+    /// Ready when there are other ways than now: what failed before may go well.
+    pub async fn ways_change(&self) {
+        self.changed.notified().await;
     }
 
     /// The way of this path is so. All connections leave one that is down at once, the peer is told,

@@ -47,23 +47,9 @@ pub enum StartError {
     /// The private key cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// A configured interface does not exist.
-    #[error("{key}: there is no interface \"{name}\" here (see `ip link`)")]
-    NoInterface {
-        /// The key in the configuration.
-        key: &'static str,
-        /// The name it gives.
-        name: String,
-    },
     /// An endpoint's host name has no address.
     #[error("peer.endpoints: cannot resolve \"{0}\": {1}")]
     Resolve(String, #[source] io::Error),
-    /// No path leads to a peer.
-    #[error(
-        "no [[path]] leads to peer \"{0}\": none of its `endpoints` is on a path's link or behind \
-         a gateway of a path"
-    )]
-    NoWay(String),
     /// A listening address is taken, or not ours.
     #[error("node.listen: cannot listen on {0}: {1}")]
     Listen(SocketAddr, #[source] io::Error),
@@ -110,9 +96,7 @@ impl StartError {
         match self {
             Self::Permission | Self::Sysctl { .. } => Kind::Permission,
             Self::Mptcp(_) | Self::Tproxy(_) => Kind::Unavailable,
-            Self::Identity(_) | Self::NoInterface { .. } | Self::Resolve(..) | Self::NoWay(_) => {
-                Kind::Configuration
-            }
+            Self::Identity(_) | Self::Resolve(..) => Kind::Configuration,
             Self::Listen(_, error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
                 Kind::Configuration
             }

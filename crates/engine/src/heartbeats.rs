@@ -134,7 +134,7 @@ impl Asking {
         match came {
             Came::Datagram(datagram) => {
                 let keys = self.keys.as_mut();
-                if let Some(answer) = keys.and_then(|keys| keys.opener.open(datagram)) {
+                if let Some((answer, _)) = keys.and_then(|keys| keys.opener.open(datagram)) {
                     health.handle_answer(answer, now);
                 }
             }

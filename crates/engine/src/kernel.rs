@@ -5,23 +5,27 @@
 //! the network namespace: one braid runs in each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::fmt;
+use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use braid_core::kernel::numbers::NFT_TABLE;
 use braid_core::kernel::{Plan, Sysctl, Want};
 use braid_sys::mptcp_pm::{Limits, PathManager};
-use braid_sys::rtnl::{Changes, Rtnl};
+use braid_sys::rtnl::{Changes, Rtnl, RtnlError};
 use braid_sys::{nft, sysctl};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
 use crate::error::StartError;
-use crate::state_file::{DIRECTORY, state_file};
+use crate::state_file::state_file;
 use crate::status::KernelReport;
+
+mod lock;
+
+use lock::{Lock, lock};
 
 /// Subflows that a connection may have beside the first: the kernel's own maximum.
 const MOST_SUBFLOWS: u32 = 8;
@@ -50,17 +54,43 @@ pub struct Kernel {
     rtnl: Rtnl,
     manager: PathManager,
     remembered: Remembered,
+    /// Our table as nft showed it when it had been loaded first.
+    table: Option<String>,
+    /// Sysctls that the system did not let us set.
+    given_up: BTreeSet<&'static str>,
     memory: PathBuf,
     /// What is done, for the status.
     pub(crate) report: KernelReport,
     _lock: Lock,
 }
 
-/// The namespace's lock: a file that is held, with our process number in it for the reader.
+/// What of our state may not be as it was.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Touched {
+    /// Rules and routes.
+    pub routing: bool,
+    /// The nftables table.
+    pub table: bool,
+    /// Sysctls and MPTCP limits.
+    pub values: bool,
+}
+
+/// What was done to the kernel so that it holds the plan again.
+#[derive(Debug, Default)]
+pub struct Mended {
+    /// What was put right.
+    pub done: Vec<Done>,
+    /// The first thing that could not be.
+    pub refused: Option<StartError>,
+}
+
+/// One thing that was put right.
 #[derive(Debug)]
-struct Lock {
-    path: PathBuf,
-    _held: File,
+pub struct Done {
+    /// Its name, as `routes`.
+    pub what: String,
+    /// What was added and removed; none where it was put right as a whole.
+    changes: Option<Changes>,
 }
 
 impl Kernel {
@@ -73,7 +103,9 @@ impl Kernel {
         let memory = state_file("net", "json")?;
         let remembered = recall(&memory);
         let (manager, report) = (PathManager::connect()?, KernelReport::default());
-        let mut kernel = Self { rtnl, manager, remembered, memory, report, _lock: lock };
+        let (table, given_up) = (None, BTreeSet::new());
+        let mut kernel =
+            Self { rtnl, manager, remembered, table, given_up, memory, report, _lock: lock };
         if kernel.clear().await? {
             info!("removed what a braid that was killed had left in the kernel");
         }
@@ -85,15 +117,48 @@ impl Kernel {
     /// # Errors
     /// With what the kernel refused. The caller removes what was applied until then.
     pub async fn apply(&mut self, plan: &Plan) -> Result<(), StartError> {
-        for wanted in &plan.sysctls {
-            self.set_sysctl(wanted)?;
+        self.remember_limits().await?;
+        let whole = self.mend(plan, Touched::ALL).await;
+        if let Some(refused) = whole.refused {
+            return Err(refused);
         }
-        self.prepare_acceptor().await?;
-        let routes = self.rtnl.sync_routes(&plan.routes).await?;
-        let rules = self.rtnl.sync_rules(&plan.rules).await?;
-        nft::load(&plan.ruleset.text())?;
-        debug!(?routes, ?rules, "plan applied:\n{plan}");
+        debug!(changed = ?whole.done, "plan applied:\n{plan}");
         self.verify(plan).await
+    }
+
+    /// Makes the kernel hold what of the plan it may not, as far as it lets us.
+    pub async fn mend(&mut self, plan: &Plan, touched: Touched) -> Mended {
+        let mut mended = Mended::default();
+        if touched.values {
+            for wanted in &plan.sysctls {
+                let set = self.set_sysctl(wanted);
+                mended.note(&format!("sysctl {}", wanted.name), set);
+            }
+            mended.note("MPTCP limits", self.raise_limits().await);
+        }
+        if touched.routing {
+            mended.note_changes("routes", self.rtnl.sync_routes(&plan.routes).await);
+            mended.note_changes("rules", self.rtnl.sync_rules(&plan.rules).await);
+        }
+        if touched.table {
+            mended.note("nftables table", self.load_table(&plan.ruleset.text()));
+        }
+        mended
+    }
+
+    /// Loads our table unless it is there as it was. In place, though it takes some milliseconds: a
+    /// load must not outlive us.
+    fn load_table(&mut self, ruleset: &str) -> Result<bool, StartError> {
+        if self.table.is_some() && nft::table(NFT_TABLE)? == self.table {
+            return Ok(false);
+        }
+        nft::load(ruleset)?;
+        if self.table.is_none() {
+            // Only once: later on somebody may be faster than this. The notice of our load brings us
+            // back here to compare.
+            self.table = nft::table(NFT_TABLE)?;
+        }
+        Ok(true)
     }
 
     /// Takes away all that is ours and puts back what was others'. Goes on past failures and
@@ -158,7 +223,7 @@ impl Kernel {
             let error = io::Error::other("it was applied, but the kernel does not show it");
             Err(StartError::System(what, error))
         };
-        if nft::table(NFT_TABLE)?.is_none() {
+        if self.table.is_none() {
             return missing("the nftables table");
         }
         if self.rtnl.sync_rules(&plan.rules).await? != Changes::default() {
@@ -170,15 +235,23 @@ impl Kernel {
         Ok(())
     }
 
-    fn set_sysctl(&mut self, wanted: &Sysctl) -> Result<(), StartError> {
-        let (name, Some(changed)) = (wanted.name, change_of(wanted)?) else { return Ok(()) };
-        let Changed { before, ours } = changed.clone();
-        self.remembered.sysctls.entry(name.to_owned()).or_insert(changed);
+    /// Whether it was not as wanted.
+    fn set_sysctl(&mut self, wanted: &Sysctl) -> Result<bool, StartError> {
+        let name = wanted.name;
+        if self.given_up.contains(name) {
+            return Ok(false);
+        }
+        let Some(changed) = change_of(wanted)? else { return Ok(false) };
+        let ours = changed.ours.clone();
+        // What was before the first change is what will be put back.
+        let first = self.remembered.sysctls.entry(name.to_owned()).or_insert(changed);
+        let before = first.before.clone();
         self.remember()?;
         match sysctl::write(name, &ours) {
             Ok(()) => {
                 info!("sysctl {name} set to \"{ours}\" while braid runs");
                 self.report.changed(name, before, ours);
+                Ok(true)
             }
             Err(source) => {
                 let reason = source.to_string();
@@ -188,20 +261,29 @@ impl Kernel {
                 }
                 warn!("{refused}; braid goes on without");
                 self.report.refused(name, ours, reason);
+                self.given_up.insert(name);
+                Ok(false)
             }
         }
-        Ok(())
     }
 
-    async fn prepare_acceptor(&mut self) -> Result<(), StartError> {
+    async fn remember_limits(&mut self) -> Result<(), StartError> {
         let endpoints = self.manager.implicit_endpoints().await?;
         self.remembered.implicit_endpoints =
             endpoints.iter().map(|endpoint| (endpoint.id, endpoint.address)).collect();
         let Limits { accepted_addresses, subflows } = self.manager.limits().await?;
         self.remembered.mptcp_limits = Some((accepted_addresses, subflows));
-        self.remember()?;
-        let limits = Limits { accepted_addresses, subflows: subflows.max(MOST_SUBFLOWS) };
-        Ok(self.manager.set_limits(limits).await?)
+        self.remember()
+    }
+
+    /// Whether they were too low for peers' joins.
+    async fn raise_limits(&self) -> Result<bool, StartError> {
+        let limits = self.manager.limits().await?;
+        if limits.subflows >= MOST_SUBFLOWS {
+            return Ok(false);
+        }
+        self.manager.set_limits(Limits { subflows: MOST_SUBFLOWS, ..limits }).await?;
+        Ok(true)
     }
 
     fn remember(&self) -> Result<(), StartError> {
@@ -216,9 +298,53 @@ impl Kernel {
     }
 }
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+impl Touched {
+    /// All of it.
+    pub const ALL: Self = Self { routing: true, table: true, values: true };
+
+    /// This and that.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            routing: self.routing || other.routing,
+            table: self.table || other.table,
+            values: self.values || other.values,
+        }
+    }
+}
+
+impl Mended {
+    /// That it was put right, or was as it should be.
+    fn note(&mut self, what: &str, outcome: Result<bool, StartError>) {
+        match outcome {
+            Ok(true) => self.done.push(Done { what: what.to_owned(), changes: None }),
+            Ok(false) => {}
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    fn note_changes(&mut self, what: &str, outcome: Result<Changes, RtnlError>) {
+        match outcome {
+            Ok(changes) if changes == Changes::default() => {}
+            Ok(changes) => {
+                self.done.push(Done { what: what.to_owned(), changes: Some(changes) });
+            }
+            Err(error) => self.refuse(error.into()),
+        }
+    }
+
+    fn refuse(&mut self, error: StartError) {
+        self.refused = self.refused.take().or(Some(error));
+    }
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        match self.changes {
+            Some(Changes { added, removed }) => write!(f, " (+{added} -{removed})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -242,31 +368,6 @@ fn put_sysctl_back(name: &str, changed: &Changed) -> io::Result<()> {
         sysctl::write(name, &changed.before)?;
     }
     Ok(())
-}
-
-fn lock(path: &Path) -> Result<Lock, StartError> {
-    let failed = |error| StartError::StateDirectory(path.to_owned(), error);
-    fs::create_dir_all(DIRECTORY).map_err(failed)?;
-    let mut options = OpenOptions::new();
-    let options = options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(path).map_err(failed)?;
-    // A braid that stops removes the file it holds: only a lock on the file that is still there
-    // counts.
-    let still_there =
-        || -> io::Result<bool> { Ok(fs::metadata(path)?.ino() == file.metadata()?.ino()) };
-    let locked = match file.try_lock() {
-        Ok(()) => still_there().unwrap_or(false),
-        Err(TryLockError::WouldBlock) => false,
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
-    };
-    if !locked {
-        let mut owner = String::new();
-        let _ = file.read_to_string(&mut owner);
-        return Err(StartError::AlreadyRunning(owner.trim().to_owned()));
-    }
-    file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-    writeln!(file, "{}", std::process::id()).map_err(failed)?;
-    Ok(Lock { path: path.to_owned(), _held: file })
 }
 
 /// How a sysctl has to be changed; `None` when it stands as wanted, or is not there and not needed.

@@ -229,17 +229,17 @@ impl Peering {
                 if session.began.elapsed() >= STEADY {
                     backoff.reset();
                 } else {
-                    self.pause(&mut backoff, Some(session.id)).await;
+                    self.pause(&mut backoff, Some(session.id), &dialler).await;
                     continue;
                 }
             }
             match self.dial(&dialler).await {
                 Ok(()) => {}
-                Err(DialError::Duplicate) => self.pause(&mut backoff, None).await,
+                Err(DialError::Duplicate) => self.pause(&mut backoff, None, &dialler).await,
                 Err(error) => {
                     self.report(&error);
                     dialler.use_next_ways();
-                    self.pause(&mut backoff, None).await;
+                    self.pause(&mut backoff, None, &dialler).await;
                 }
             }
         }
@@ -271,15 +271,20 @@ impl Peering {
         }
     }
 
-    /// Waits before the next dial, or until there is another session than the one by this name.
-    async fn pause(&self, backoff: &mut Backoff, last: Option<SessionId>) {
+    /// Waits before the next dial, or until there is another session than the one by this name, or
+    /// other ways.
+    async fn pause(&self, backoff: &mut Backoff, last: Option<SessionId>, dialler: &Dialler) {
         let mut current = self.current.subscribe();
         let other = async {
             let is_other =
                 |now: &Option<Arc<Session>>| now.as_ref().is_some_and(|now| Some(now.id) != last);
             drop(current.wait_for(is_other).await);
         };
-        let _ = tokio::time::timeout(backoff.scattered(random()), other).await;
+        tokio::select! {
+            () = other => {}
+            () = dialler.ways_change() => backoff.reset(),
+            () = tokio::time::sleep(backoff.scattered(random())) => {}
+        }
     }
 
     async fn dial(self: &Arc<Self>, dialler: &Dialler) -> Result<(), DialError> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use braid_core::addr::{HostAddr, SinkAddr};
 use braid_core::carrier::NumberWindow;
 use braid_core::control::{self, Bye, Hello, MAX_MESSAGE, Message, Protection, Terms, agree};
+use braid_core::far_ways::{FarWay, FarWays};
 use braid_core::heartbeat::{self, HEARTBEAT_LEN};
 use braid_core::key::PublicKey;
 use braid_core::keys::{
@@ -57,8 +58,7 @@ pub struct Session {
     them: PublicKey,
     last_number: AtomicU32,
     used: Mutex<NumberWindow>,
-    /// What opens the peer's heartbeats and seals the answers, once there was one.
-    answering: Mutex<Option<(heartbeat::Opener, heartbeat::Sealer)>>,
+    answering: Mutex<Option<Answering>>,
     outbox: mpsc::Sender<Message>,
     /// Beaten by its carriers.
     pub(crate) pulse: Arc<Pulse>,
@@ -68,6 +68,14 @@ pub struct Session {
     /// `bye` was said.
     leaving: Notify,
     ended: watch::Sender<bool>,
+}
+
+/// What answers the peer's heartbeats, once there was one.
+#[derive(Debug)]
+struct Answering {
+    opener: heartbeat::Opener,
+    sealer: heartbeat::Sealer,
+    ways: FarWays,
 }
 
 /// The control connection, to be given to [`Session::run`].
@@ -305,17 +313,24 @@ impl Session {
         )
     }
 
-    /// The answer to a heartbeat of the peer's; `None` when it is none, or one that came before.
-    pub fn answer(&self, datagram: &[u8]) -> Option<[u8; HEARTBEAT_LEN]> {
+    /// The answer to a heartbeat of the peer's that came over `way`, and the ways that it gives up;
+    /// `None` when it is none, or one that came before.
+    pub(crate) fn answer(
+        &self,
+        datagram: &[u8],
+        way: FarWay,
+    ) -> Option<([u8; HEARTBEAT_LEN], Vec<FarWay>)> {
         let mut answering = self.answering.lock().unwrap_or_else(PoisonError::into_inner);
-        let (opener, sealer) = answering.get_or_insert_with(|| {
+        let Answering { opener, sealer, ways } = answering.get_or_insert_with(|| {
             let secret = |direction| self.traffic(false, heartbeat::NUMBER, direction);
             let sealer =
                 heartbeat::Sealer::new(self.id, self.terms.suite, &secret(Direction::FromAcceptor));
             let opener = heartbeat::Opener::new(self.terms.suite, &secret(Direction::FromDialler));
-            (opener, sealer)
+            Answering { opener, sealer, ways: FarWays::default() }
         });
-        sealer.seal(opener.open(datagram)?)
+        let (heartbeat, is_newest) = opener.open(datagram)?;
+        let dead = if is_newest { ways.handle(heartbeat, way) } else { Vec::new() };
+        Some((sealer.seal(heartbeat)?, dead))
     }
 
     /// The secret of one direction of a carrier.

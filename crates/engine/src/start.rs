@@ -10,15 +10,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use braid_core::config::{Config, Peer};
-use braid_core::kernel::Plan;
 use braid_core::key::PublicKey;
-use braid_core::path::Path;
 use braid_sys::probe;
 use braid_sys::rtnl::Rtnl;
 use braid_sys::udp::Answering;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::dial::Dialler;
 use crate::directory::Directory;
@@ -35,6 +33,8 @@ use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 use crate::tls::Tls;
 use crate::upkeep;
+use crate::warning::Warning;
+use crate::watch::{Ears, View, Wanted, Watching};
 use crate::{echo, heartbeats};
 
 /// Runs the box until `stop` is ready.
@@ -82,21 +82,27 @@ async fn serve(
 ) -> Result<(), StartError> {
     let public_key = identity.public;
     let mut prepared = prepare(&config, &rtnl).await?;
-    kernel.apply(&prepared.plan).await?;
+    kernel.apply(&prepared.view.plan).await?;
     // Those bound before have buffers as the sysctls were, and so would all that they accept.
     drop(std::mem::take(&mut prepared.listeners));
     prepared.listeners = listen(&config.listen)?;
-    for socket in answering(&config.listen)? {
-        running.tasks.spawn(echo::serve(socket, Arc::clone(&running.directory)));
+    for (socket, listen) in answering(&config.listen)? {
+        running.tasks.spawn(echo::serve(socket, listen, Arc::clone(&running.directory)));
     }
     let paths = config.paths.clone();
-    let (mut needed, serving) = prepared.start(config, &identity, rtnl, running).await?;
+    let report = kernel.report.clone();
+    let (mut needed, serving, watching) =
+        prepared.start(config, &identity, rtnl, kernel, running).await?;
     let Serving { peerings, gate, ingress } = serving;
-    let (began, kernel) = (running.began, kernel.report.clone());
-    let sources = Sources { public_key, began, paths, peerings, gate, ingress, kernel };
+    let began = running.began;
+    let sources = Sources { public_key, began, paths, peerings, gate, ingress, kernel: report };
     needed.spawn(status::serve(status, sources, running.tasks.clone()));
     info!(%public_key, "running");
-    let why = match needed.join_next().await {
+    let ended = tokio::select! {
+        ended = needed.join_next() => ended,
+        () = watching.run() => None,
+    };
+    let why = match ended {
         Some(Err(error)) => error.to_string(),
         _ => "it has nothing more to do".to_owned(),
     };
@@ -114,52 +120,55 @@ struct Serving {
 struct Prepared {
     listeners: Vec<TcpListener>,
     interceptors: Vec<TcpListener>,
-    paths: Vec<Path>,
-    /// Of each peer that is dialled.
-    endpoints: BTreeMap<PublicKey, Vec<SocketAddr>>,
-    plan: Plan,
+    wanted: Wanted,
+    view: View,
+    ears: Ears,
 }
 
 async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
-    let survey = Survey::take(config, rtnl).await.whole()?;
-    survey.log_ways(config);
+    // Listening comes first: what changes behind it is heard of.
+    let ears = Ears::open().map_err(|error| StartError::System("netlink socket", error))?;
+    let Survey { paths, peers, absent, .. } = Survey::take(config, rtnl).await.whole()?;
+    for name in absent {
+        warn!("{}", Warning::NoHosts(name));
+    }
     let listeners = listen(&config.listen)?;
     let (interceptors, ports) = survey::interceptors(config.intercept.is_some())?;
-    let plan = survey.plan(config, ports)?;
-    let Survey { paths, endpoints, .. } = survey;
-    Ok(Prepared { listeners, interceptors, paths, endpoints, plan })
+    let ruleset = survey::ruleset(config, &peers, ports);
+    let (configured, sysctls) = (config.paths.clone(), survey::sysctls(config)?);
+    let wanted = Wanted { paths: configured, peers, ruleset, sysctls, v6: probe::ipv6() };
+    let view = wanted.view(paths);
+    wanted.report(&[], &view.paths);
+    Ok(Prepared { listeners, interceptors, wanted, view, ears })
 }
 
 fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
     addresses.iter().map(|address| survey::listen(*address)).collect()
 }
 
-fn answering(addresses: &[SocketAddr]) -> Result<Vec<Answering>, StartError> {
+fn answering(addresses: &[SocketAddr]) -> Result<Vec<(Answering, SocketAddr)>, StartError> {
     let bound = addresses.iter().map(|address| {
-        Answering::bind(*address).map_err(|error| StartError::Listen(*address, error))
+        let bound = Answering::bind(*address);
+        bound.map(|it| (it, *address)).map_err(|error| StartError::Listen(*address, error))
     });
     bound.collect()
 }
 
 impl Prepared {
-    /// Starts the box. The tasks in the set returned run for as long as the box does.
-    async fn start(
+    /// Starts the box. The tasks in the set returned run for as long as the box does, and so is it to
+    /// be watched.
+    async fn start<'a>(
         self,
         config: Config,
         identity: &Identity,
         rtnl: Rtnl,
+        kernel: &'a mut Kernel,
         running: &Running,
-    ) -> Result<(JoinSet<()>, Serving), StartError> {
+    ) -> Result<(JoinSet<()>, Serving, Watching<'a>), StartError> {
         let mut needed = JoinSet::new();
         let keys = config.peers.iter().map(|peer| peer.public_key);
         let tls = Arc::new(Tls::new(&identity.private, keys).map_err(StartError::Tls)?);
-        let steering = if self.endpoints.is_empty() {
-            None
-        } else {
-            let (steering, task) = Steering::start().await?;
-            needed.spawn(task);
-            Some(steering)
-        };
+        let diallers = self.diallers(&mut needed).await?;
         let common = Common {
             identity: identity.public,
             aes: probe::has_aes(),
@@ -167,20 +176,34 @@ impl Prepared {
             directory: Arc::clone(&running.directory),
             memory: survey::memory()?,
             tasks: running.tasks.clone(),
-            rtnl,
+            rtnl: rtnl.clone(),
         };
-        let mut diallers = BTreeMap::new();
-        for (peer, endpoints) in self.endpoints {
-            if let Some(steering) = &steering {
-                let dialler = Dialler::new(endpoints, steering.clone());
-                dialler.set_paths(&self.paths);
-                diallers.insert(peer, Arc::new(dialler));
-            }
-        }
         let peerings = peerings(config.peers, &diallers, &common, &mut needed);
         let gate = serve_peers(self.listeners, &peerings, &common, &mut needed);
         let ingress = serve_hosts(self.interceptors, &peerings, &common, &mut needed);
-        Ok((needed, Serving { peerings, gate, ingress }))
+        let (wanted, view, ears) = (self.wanted, self.view, self.ears);
+        let diallers = diallers.into_values().collect();
+        let refusals = Throttle::default();
+        let watching = Watching { wanted, view, rtnl, kernel, diallers, ears, refusals };
+        Ok((needed, Serving { peerings, gate, ingress }, watching))
+    }
+
+    /// Of each peer that is dialled.
+    async fn diallers(
+        &self,
+        needed: &mut JoinSet<()>,
+    ) -> Result<BTreeMap<PublicKey, Arc<Dialler>>, StartError> {
+        if self.wanted.peers.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let (steering, task) = Steering::start().await?;
+        needed.spawn(task);
+        let diallers = self.wanted.peers.iter().map(|peer| {
+            let dialler = Dialler::new(peer.endpoints.clone(), steering.clone());
+            dialler.set_paths(&self.view.paths);
+            (peer.public_key, Arc::new(dialler))
+        });
+        Ok(diallers.collect())
     }
 }
 

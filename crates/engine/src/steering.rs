@@ -204,13 +204,16 @@ impl Task {
     }
 
     async fn ways_changed(&mut self) {
+        let began = Instant::now();
         let tokens: Vec<u32> = self.connections.keys().copied().collect();
+        let count = tokens.len();
         for token in tokens {
             if let Some(connection) = self.connections.get_mut(&token) {
                 connection.joins.set_ways(&connection.ways.get().all(), Instant::now());
                 self.ask(token).await;
             }
         }
+        debug!(connections = count, took = ?began.elapsed(), "connections follow their ways");
     }
 
     fn forget(&mut self, token: u32) {
@@ -284,3 +287,6 @@ async fn tell(manager: &PathManager, token: u32, ask: Ask) -> Result<(), PmError
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

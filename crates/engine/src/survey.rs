@@ -1,20 +1,19 @@
 //! What the machine has of what a configuration asks for: asked before anything is changed, by `start`,
-//! which stops at the first thing that is missing, and by `check`, which names them all.
+//! which stops at the first thing that it cannot do without, and by `check`, which names them all.
+//! Paths, ways and hosts may come later: they are missing in words only (`warning`).
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use braid_core::config::{Config, Endpoint, Peer};
-use braid_core::kernel::{Plan, Ruleset, Sysctl, TproxyPorts, Want};
-use braid_core::key::PublicKey;
-use braid_core::path::{Pairing, Path, pair_by_endpoint};
-use braid_sys::rtnl::Rtnl;
+use braid_core::config::{Config, Endpoint, PathConfig, Peer};
+use braid_core::kernel::{Ruleset, Sysctl, TproxyPorts, Want};
+use braid_core::path::{Link, Path, in_order};
+use braid_sys::rtnl::{Rtnl, RtnlError};
 use braid_sys::{mptcp, probe, resource, sysctl, tproxy};
 use ipnet::IpNet;
 use tokio::net::TcpListener;
-use tracing::info;
 
 use crate::error::StartError;
+use crate::watch::Dialled;
 
 /// Whether the process may do what it has to.
 pub(crate) fn permission() -> Result<(), StartError> {
@@ -33,27 +32,30 @@ pub(crate) fn interception() -> Result<(), StartError> {
     probe::tproxy().map_err(StartError::Tproxy)
 }
 
-/// What the kernel shows of a configuration's paths and peers.
+/// What the machine shows of a configuration's paths and peers.
 pub(crate) struct Survey {
-    /// The paths in the order of the configuration.
+    /// The paths in the order of the configuration; none where they cannot be read.
     pub(crate) paths: Vec<Path>,
-    /// The endpoints of each peer that is dialled.
-    pub(crate) endpoints: BTreeMap<PublicKey, Vec<SocketAddr>>,
-    /// The ways to it, whichever of its endpoints is tried first; none where no path leads there.
-    pub(crate) ways: BTreeMap<PublicKey, Vec<Pairing>>,
-    /// What is missing, in the order of the configuration.
+    /// The peers that are dialled, with those of their endpoints that have an address.
+    pub(crate) peers: Vec<Dialled>,
+    /// Interfaces of `[intercept]` that are not there.
+    pub(crate) absent: Vec<String>,
+    /// What keeps the box from starting.
     pub(crate) problems: Vec<StartError>,
 }
 
 impl Survey {
     /// Looks at everything, past what is missing.
     pub(crate) async fn take(config: &Config, rtnl: &Rtnl) -> Self {
-        let (endpoints, ways) = (BTreeMap::new(), BTreeMap::new());
-        let mut survey = Self { paths: Vec::new(), endpoints, ways, problems: Vec::new() };
-        survey.see_paths(config, rtnl).await;
+        let (peers, absent) = (Vec::new(), Vec::new());
+        let mut survey = Self { paths: Vec::new(), peers, absent, problems: Vec::new() };
+        let paths = observe(rtnl, &config.paths, &[]).await;
+        survey.paths = survey.keep(paths).unwrap_or_default();
         for name in config.intercept.iter().flat_map(|intercept| &intercept.interfaces) {
-            let found = interface(rtnl, "intercept.interfaces", name).await;
-            survey.keep(found);
+            let found = rtnl.interface(name).await;
+            if let Some(None) = survey.keep(found) {
+                survey.absent.push(name.clone());
+            }
         }
         for peer in config.dialled() {
             survey.see_peer(peer).await;
@@ -62,76 +64,54 @@ impl Survey {
     }
 
     /// # Errors
-    /// The first thing that is missing.
+    /// The first thing that keeps the box from starting.
     pub(crate) fn whole(mut self) -> Result<Self, StartError> {
         if self.problems.is_empty() { Ok(self) } else { Err(self.problems.swap_remove(0)) }
     }
 
-    /// All that the box wants in the kernel.
-    pub(crate) fn plan(
-        &self,
-        config: &Config,
-        ports: Option<TproxyPorts>,
-    ) -> Result<Plan, StartError> {
-        let all: Vec<Pairing> = self.ways.values().flatten().copied().collect();
-        let ruleset = ruleset(config, self.endpoints.values().flatten(), ports);
-        Ok(Plan::new(ruleset, &self.paths, &all, sysctls(config)?, probe::ipv6()))
-    }
-
-    /// Says which ways there are.
-    pub(crate) fn log_ways(&self, config: &Config) {
-        for peer in config.dialled() {
-            for way in self.ways.get(&peer.public_key).into_iter().flatten() {
-                info!(
-                    peer = peer.name,
-                    path = self.paths[way.path].interface,
-                    local = %way.local,
-                    remote = %way.remote,
-                    "way"
-                );
-            }
-        }
-    }
-
-    async fn see_paths(&mut self, config: &Config, rtnl: &Rtnl) {
-        for path in &config.paths {
-            // A path that is not there keeps its place: the others go by theirs.
-            let (interface_name, role) = (path.interface.clone(), path.role);
-            let (addresses, routes) = (Vec::new(), Vec::new());
-            let mut seen = Path { interface: interface_name, index: 0, role, addresses, routes };
-            let found = interface(rtnl, "path.interface", &path.interface).await;
-            if let Some(index) = self.keep(found) {
-                seen.index = index;
-                let addresses = rtnl.addresses(index).await.map_err(StartError::from);
-                seen.addresses = self.keep(addresses).unwrap_or_default();
-                let routes = rtnl.link_routes(index).await.map_err(StartError::from);
-                seen.routes = self.keep(routes).unwrap_or_default();
-            }
-            self.paths.push(seen);
-        }
-    }
-
     async fn see_peer(&mut self, peer: &Peer) {
-        let mut addresses = Vec::new();
+        let mut endpoints = Vec::new();
         for endpoint in &peer.endpoints {
-            addresses.extend(self.keep(resolve(endpoint).await).into_iter().flatten());
+            endpoints.extend(self.keep(resolve(endpoint).await).into_iter().flatten());
         }
-        let found = pair_by_endpoint(&self.paths, &addresses).concat();
-        if found.is_empty() && !addresses.is_empty() {
-            self.problems.push(StartError::NoWay(peer.name.clone()));
-        }
-        self.ways.insert(peer.public_key, found);
-        self.endpoints.insert(peer.public_key, addresses);
+        let (public_key, name) = (peer.public_key, peer.name.clone());
+        self.peers.push(Dialled { public_key, name, endpoints });
     }
 
-    fn keep<T>(&mut self, found: Result<T, StartError>) -> Option<T> {
-        found.map_err(|problem| self.problems.push(problem)).ok()
+    fn keep<T, E: Into<StartError>>(&mut self, found: Result<T, E>) -> Option<T> {
+        found.map_err(|problem| self.problems.push(problem.into())).ok()
     }
 }
 
-async fn interface(rtnl: &Rtnl, key: &'static str, name: &str) -> Result<u32, StartError> {
-    let index = rtnl.link_index(name).await?;
-    index.ok_or_else(|| StartError::NoInterface { key, name: name.to_owned() })
+/// Reads the paths; addresses that were there `before` come first.
+pub(crate) async fn observe(
+    rtnl: &Rtnl,
+    configured: &[PathConfig],
+    before: &[Path],
+) -> Result<Vec<Path>, RtnlError> {
+    let routes = rtnl.main_routes().await?;
+    let mut paths = Vec::new();
+    for (number, path) in configured.iter().enumerate() {
+        let found = rtnl.interface(&path.interface).await?;
+        let index = found.map_or(0, |interface| interface.index);
+        let link = match found {
+            Some(interface) if interface.is_up => Link::Up,
+            Some(_) => Link::Down,
+            None => Link::Missing,
+        };
+        let addresses = if found.is_some() { rtnl.addresses(index).await? } else { Vec::new() };
+        let known = before.get(number).map_or(&[][..], |before| &before.addresses);
+        let of_it = routes.iter().filter(|(interface, _)| *interface == index);
+        paths.push(Path {
+            interface: path.interface.clone(),
+            link,
+            index,
+            role: path.role,
+            addresses: in_order(known, &addresses),
+            routes: of_it.map(|(_, route)| *route).collect(),
+        });
+    }
+    Ok(paths)
 }
 
 async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, StartError> {
@@ -175,14 +155,11 @@ pub(crate) fn interceptors(
 }
 
 /// The peers' own addresses are always left alone: a carrier must not be intercepted.
-fn ruleset<'a>(
-    config: &Config,
-    endpoints: impl Iterator<Item = &'a SocketAddr>,
-    ports: Option<TproxyPorts>,
-) -> Ruleset {
+pub(crate) fn ruleset(config: &Config, peers: &[Dialled], ports: Option<TproxyPorts>) -> Ruleset {
     let Some(intercept) = &config.intercept else {
         return Ruleset { interfaces: vec![], routes: vec![], bypass: vec![], ports: None };
     };
+    let endpoints = peers.iter().flat_map(|peer| &peer.endpoints);
     let peers = endpoints.map(|endpoint| IpNet::from(endpoint.ip()));
     let bypass = intercept.bypass.iter().copied().chain(peers);
     Ruleset {

@@ -54,14 +54,16 @@ struct RunArgs {
     #[arg(long)]
     congestion: Vec<String>,
     /// These figures alone, over each profile, separated by commas. By default all of them, but
-    /// burst, crowd, flap and idle over `eq` and `dsl` alone, and the storm over `fat`.
+    /// burst, crowd, flap, idle, outages, degrade and beyond over `eq` and `dsl` alone, flapping over
+    /// `wifi` and the storm over `fat`.
     #[arg(long, value_delimiter = ',', value_name = "FIGURES")]
     only: Vec<Part>,
     /// One stream, 3 s a figure; throughput, times and proofs unless --only says otherwise: a first
     /// look in some four minutes.
     #[arg(long)]
     quick: bool,
-    /// How often throughput, burst and crowd are measured; the median counts.
+    /// How often throughput, times, burst, crowd and beyond are measured, of which the median counts,
+    /// and how many downloads of each kind outages has: 20 tell something.
     #[arg(long, default_value_t = 1)]
     repeat: usize,
     /// Seconds that each throughput figure is measured, beside what is left out at its start.
@@ -70,6 +72,9 @@ struct RunArgs {
     /// Seconds that the boxes idle before a burst, and while it is measured what that costs.
     #[arg(long, default_value_t = 60)]
     idle: u64,
+    /// Seconds that paths go silent in turn.
+    #[arg(long, default_value_t = 600)]
+    flap_seconds: u64,
     /// Flows of 10 MB in the storm; 0 for none.
     #[arg(long, default_value_t = 200)]
     storm: u64,
@@ -169,6 +174,7 @@ fn plan(arguments: &RunArgs) -> Result<Plan> {
     let braid = arguments.braid.clone().map_or_else(beside, Ok::<_, std::io::Error>)?;
     ensure!(braid.is_file(), "there is no {}: build it, or name it with --braid", braid.display());
     ensure!(arguments.idle > 0, "--idle starts at 1");
+    ensure!(arguments.flap_seconds > 0, "--flap-seconds starts at 1");
     Ok(Plan {
         braid: fs::canonicalize(braid)?,
         settings: settings(arguments)?,
@@ -178,6 +184,7 @@ fn plan(arguments: &RunArgs) -> Result<Plan> {
         duration: Duration::from_secs(if arguments.quick { 3 } else { arguments.seconds }),
         repeat: arguments.repeat,
         idle: Duration::from_secs(arguments.idle),
+        flapping: Duration::from_secs(arguments.flap_seconds),
         storm_flows: arguments.storm,
         unsealed: arguments.unsealed,
         seed: arguments.seed.unwrap_or_else(experiment::any_seed),

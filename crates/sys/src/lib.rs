@@ -1,8 +1,8 @@
 //! The Linux edge: one file per kernel facility, and the only unsafe code of the workspace.
 //!
-//! Sockets: `mptcp` (carriers), `udp` (heartbeats), `tproxy` (intercepted flows, kept sources). Kernel state:
-//! `rtnl` (links, routes, rules), `mptcp_pm` (subflows), `sock_diag` (what TCP shows of a way), `nft`,
-//! `sysctl`. What the kernel and the
+//! Sockets: `mptcp` (carriers), `udp` (heartbeats), `tproxy` (intercepted flows, kept sources).
+//! Kernel state: `rtnl` (links, routes, rules), `mptcp_pm` (subflows), `sock_diag` (what TCP shows of
+//! a way), `nft`, `sysctl`; `notices` tells that it has changed. What the kernel and the
 //! process may do: `probe`, `resource`. For the lab and for tests: `netns`, `tap`, `process`,
 //! `sched`.
 
@@ -12,6 +12,7 @@ pub mod mptcp;
 pub mod mptcp_pm;
 pub mod netns;
 pub mod nft;
+pub mod notices;
 pub mod probe;
 pub mod process;
 pub mod resource;

@@ -20,8 +20,8 @@ use rtnetlink::{Handle, IpVersion};
 mod message;
 
 use message::{
-    address, gateway_of, interface_of, is_our_rule, link_route, metric_of, route_lookup,
-    route_message, route_of, rule_message, rule_of, table_of,
+    address, gateway_of, interface, interface_of, is_deprecated, is_our_rule, link_route,
+    metric_of, route_lookup, route_message, route_of, rule_message, rule_of, table_of,
 };
 
 /// A netlink request that the kernel refused, and what it was about.
@@ -37,6 +37,15 @@ pub struct RtnlError {
 #[derive(Clone, Debug)]
 pub struct Rtnl {
     handle: Handle,
+}
+
+/// A network interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index, which another one by the same name does not have.
+    pub index: u32,
+    /// Whether it is switched on and has a carrier.
+    pub is_up: bool,
 }
 
 /// What was changed to make the kernel's state the one wanted.
@@ -59,27 +68,29 @@ impl Rtnl {
         Ok(Self { handle })
     }
 
-    /// The index of an interface, if there is one of that name.
+    /// An interface, if there is one of that name.
     ///
     /// # Errors
     /// When the kernel refuses to answer.
-    pub async fn link_index(&self, name: &str) -> Result<Option<u32>, RtnlError> {
+    pub async fn interface(&self, name: &str) -> Result<Option<Interface>, RtnlError> {
         const ENODEV: i32 = libc::ENODEV;
         let mut found = self.handle.link().get().match_name(name.to_owned()).execute();
         match found.try_next().await {
-            Ok(link) => Ok(link.map(|link| link.header.index)),
+            Ok(link) => Ok(link.map(|link| interface(&link))),
             Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -ENODEV => Ok(None),
             Err(source) => Err(RtnlError { action: format!("look up interface {name}"), source }),
         }
     }
 
-    /// The addresses of an interface, link-local ones left out.
+    /// The addresses of an interface that can be used, link-local ones left out; those that are no
+    /// more to be used for new connections come last.
     ///
     /// # Errors
     /// When the kernel refuses to answer.
     pub async fn addresses(&self, index: u32) -> Result<Vec<IpNet>, RtnlError> {
         let found = self.handle.address().get().set_link_index_filter(index).execute();
-        let messages: Vec<AddressMessage> = collect(found, "list addresses").await?;
+        let mut messages: Vec<AddressMessage> = collect(found, "list addresses").await?;
+        messages.sort_by_key(is_deprecated);
         Ok(messages.iter().filter_map(address).collect())
     }
 
@@ -123,72 +134,68 @@ impl Rtnl {
         }
     }
 
-    /// Unicast routes of the main table that leave by an interface; of those to one destination
-    /// the one with the lowest metric.
+    /// Unicast routes of the main table, each with the index of the interface that it leaves by; of
+    /// those by one interface to one destination the one with the lowest metric.
     ///
     /// # Errors
     /// When the kernel refuses to answer.
-    pub async fn link_routes(&self, index: u32) -> Result<Vec<LinkRoute>, RtnlError> {
+    pub async fn main_routes(&self) -> Result<Vec<(u32, LinkRoute)>, RtnlError> {
         let mut routes = self.all_routes().await?;
         routes.sort_by_key(metric_of);
-        let mut found: Vec<LinkRoute> = Vec::new();
-        for route in routes.iter().filter_map(|route| link_route(route, index)) {
-            if found.iter().all(|other| other.destination != route.destination) {
-                found.push(route);
-            }
-        }
-        Ok(found)
+        let mut seen = BTreeSet::new();
+        let found = routes.iter().filter_map(link_route);
+        Ok(found.filter(|(index, route)| seen.insert((*index, route.destination))).collect())
     }
 
     /// Makes our policy routing rules the wanted ones.
     ///
     /// # Errors
-    /// When the kernel refuses one; those before it stay.
+    /// When the kernel refuses one; the others are as wanted.
     pub async fn sync_rules(&self, wanted: &BTreeSet<Rule>) -> Result<Changes, RtnlError> {
-        let mut changes = Changes::default();
+        let (mut changes, mut refused) = (Changes::default(), Ok(()));
         let mut present = BTreeSet::new();
         for message in self.our_rules().await? {
             match rule_of(&message) {
                 Some(rule) if wanted.contains(&rule) && present.insert(rule) => {}
                 _ => {
                     let deleted = self.handle.rule().del(message).execute().await;
-                    deleted.map_err(|source| error("delete a rule", source))?;
                     changes.removed += 1;
+                    note(&mut refused, unless_gone(deleted), || "delete a rule".into());
                 }
             }
         }
         for rule in wanted.difference(&present) {
             let mut request = self.handle.rule().add();
             *request.message_mut() = rule_message(rule);
-            request.execute().await.map_err(|source| error(&format!("add rule {rule}"), source))?;
+            note(&mut refused, request.execute().await, || format!("add rule {rule}"));
             changes.added += 1;
         }
-        Ok(changes)
+        refused.map(|()| changes)
     }
 
     /// Makes the routes in our tables the wanted ones.
     ///
     /// # Errors
-    /// When the kernel refuses one; those before it stay.
+    /// When the kernel refuses one; the others are as wanted.
     pub async fn sync_routes(&self, wanted: &BTreeSet<Route>) -> Result<Changes, RtnlError> {
-        let mut changes = Changes::default();
+        let (mut changes, mut refused) = (Changes::default(), Ok(()));
         let mut present = BTreeSet::new();
         for message in self.our_routes().await? {
             match route_of(&message) {
                 Some(route) if wanted.contains(&route) && present.insert(route) => {}
                 _ => {
                     let deleted = self.handle.route().del(message).execute().await;
-                    deleted.map_err(|source| error("delete a route", source))?;
                     changes.removed += 1;
+                    note(&mut refused, unless_gone(deleted), || "delete a route".into());
                 }
             }
         }
         for route in wanted.difference(&present) {
-            let request = self.handle.route().add(route_message(route)).execute().await;
-            request.map_err(|source| error(&format!("add route {route}"), source))?;
+            let added = self.handle.route().add(route_message(route)).execute().await;
+            note(&mut refused, added, || format!("add route {route}"));
             changes.added += 1;
         }
-        Ok(changes)
+        refused.map(|()| changes)
     }
 
     async fn our_rules(&self) -> Result<Vec<RuleMessage>, RtnlError> {
@@ -221,6 +228,26 @@ impl Rtnl {
 /// What the kernel answers where it has no route: none at all, an `unreachable` or a `prohibit` one,
 /// or none from an address that is not the box's (EINVAL).
 const NO_ROUTE: [i32; 4] = [-libc::ENETUNREACH, -libc::EHOSTUNREACH, -libc::EACCES, -libc::EINVAL];
+
+/// Keeps the first refusal.
+fn note(
+    refused: &mut Result<(), RtnlError>,
+    outcome: Result<(), rtnetlink::Error>,
+    action: impl FnOnce() -> String,
+) {
+    if let (Ok(()), Err(source)) = (&refused, outcome) {
+        *refused = Err(RtnlError { action: action(), source });
+    }
+}
+
+/// What was to be deleted may have gone by itself meanwhile, with its interface or address.
+fn unless_gone(outcome: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
+    const GONE: [i32; 3] = [-libc::ESRCH, -libc::ENOENT, -libc::ENODEV];
+    match outcome {
+        Err(rtnetlink::Error::NetlinkError(error)) if GONE.contains(&error.raw_code()) => Ok(()),
+        other => other,
+    }
+}
 
 fn error(action: &str, source: rtnetlink::Error) -> RtnlError {
     RtnlError { action: action.to_owned(), source }

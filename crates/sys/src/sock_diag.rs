@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::time::Duration;
 
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
@@ -24,18 +25,56 @@ pub struct TcpSocket {
 /// From the netlink socket: a kernel without `inet_diag`.
 pub fn established(local: IpAddr, remote: SocketAddr) -> io::Result<Vec<TcpSocket>> {
     let mut found = Vec::new();
-    // A dual-stack socket that carries IPv4 is among those of IPv6.
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        if family == libc::AF_INET && remote.is_ipv6() {
-            continue;
-        }
-        dump(family as u8, |message| found.extend(socket(message, local, remote)))?;
-    }
+    dump(remote.is_ipv6(), |message| {
+        let ends = ends(message).filter(|(own, far)| (own.ip(), *far) == (local, remote));
+        found.extend(ends.and_then(|_| socket(message)));
+    })?;
     Ok(found)
 }
 
+/// Ends the established TCP sockets from `local` to any port of `remote` by a reset, as `ss --kill`
+/// does, and says how many. Of a Multipath TCP connection that is a subflow: the connection goes on
+/// over the others, which carry again what that one still had.
+///
+/// # Errors
+/// As [`established`]; EOPNOTSUPP on a kernel without CONFIG_INET_DIAG_DESTROY.
+pub fn end(local: SocketAddr, remote: IpAddr) -> io::Result<usize> {
+    let mut found = Vec::new();
+    dump(remote.is_ipv6(), |message| {
+        let is_it = ends(message).is_some_and(|(own, far)| (own, far.ip()) == (local, remote));
+        found.extend(message.get(..IDENTITY.end).filter(|_| is_it).map(<[u8]>::to_vec));
+    })?;
+    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    for message in &found {
+        destroy(&socket, message)?;
+    }
+    Ok(found.len())
+}
+
+/// Where in a `struct inet_diag_msg` the socket's identity is, and where in a request.
+const IDENTITY: Range<usize> = 4..52;
+const IDENTITY_ASKED: usize = 8;
+
+fn destroy(socket: &Socket, message: &[u8]) -> io::Result<()> {
+    let mut asked = request(SOCK_DESTROY, NLM_F_REQUEST_ACK, message[0]);
+    let place = HEADER_LEN + IDENTITY_ASKED;
+    asked[place..place + IDENTITY.len()].copy_from_slice(&message[IDENTITY]);
+    socket.send(&asked, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    match next_message(&answer) {
+        Some((NLMSG_ERROR, code, _)) => match error(code).raw_os_error() {
+            // It may have ended by itself meanwhile.
+            Some(0 | libc::ENOENT) => Ok(()),
+            _ => Err(error(code)),
+        },
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const SOCK_DESTROY: u16 = 21;
 const NLM_F_REQUEST_DUMP: u16 = 0x301;
+const NLM_F_REQUEST_ACK: u16 = 0x5;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const INET_DIAG_INFO: u16 = 2;
@@ -46,9 +85,18 @@ const HEADER_LEN: usize = 16;
 const REQUEST_LEN: usize = 56;
 const MESSAGE_LEN: usize = 72;
 
-fn dump(family: u8, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+/// Each established socket; a dual-stack one that carries IPv4 is among those of IPv6.
+fn dump(only_v6: bool, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let families = [libc::AF_INET6, libc::AF_INET];
+    for family in &families[..if only_v6 { 1 } else { 2 }] {
+        dump_family(*family as u8, &mut each)?;
+    }
+    Ok(())
+}
+
+fn dump_family(family: u8, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.send(&request(family), 0)?;
+    socket.send(&request(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, family), 0)?;
     loop {
         let (bytes, _) = socket.recv_from_full()?;
         let mut rest = &bytes[..];
@@ -63,12 +111,12 @@ fn dump(family: u8, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     }
 }
 
-fn request(family: u8) -> [u8; HEADER_LEN + REQUEST_LEN] {
+fn request(kind: u16, flags: u16, family: u8) -> [u8; HEADER_LEN + REQUEST_LEN] {
     let mut bytes = [0; HEADER_LEN + REQUEST_LEN];
     let length = bytes.len() as u32;
     bytes[..4].copy_from_slice(&length.to_ne_bytes());
-    bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    bytes[6..8].copy_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
     let body = &mut bytes[HEADER_LEN..];
     (body[0], body[1]) = (family, libc::IPPROTO_TCP as u8);
     body[2] = 1 << (INET_DIAG_INFO - 1);
@@ -89,16 +137,17 @@ fn error(message: &[u8]) -> io::Error {
     io::Error::from_raw_os_error(-code)
 }
 
-/// A `struct inet_diag_msg` and its attributes, if they are of the socket asked for.
-fn socket(message: &[u8], local: IpAddr, remote: SocketAddr) -> Option<TcpSocket> {
+/// The addresses in a `struct inet_diag_msg`.
+fn ends(message: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     let head = message.get(..MESSAGE_LEN)?;
-    let far_port = u16::from_be_bytes([head[6], head[7]]);
-    let own = address(head[0], &head[8..24])?;
-    let far = address(head[0], &head[24..40])?;
-    if own != local || far != remote.ip() || far_port != remote.port() {
-        return None;
-    }
-    let info = attribute(&message[MESSAGE_LEN..], INET_DIAG_INFO)?;
+    let port = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+    let end = |at: Range<usize>, port| Some(SocketAddr::new(address(head[0], &head[at])?, port));
+    Some((end(8..24, port(4))?, end(24..40, port(6))?))
+}
+
+/// What a `struct inet_diag_msg` and its attributes show.
+fn socket(message: &[u8]) -> Option<TcpSocket> {
+    let info = attribute(message.get(MESSAGE_LEN..)?, INET_DIAG_INFO)?;
     // Offsets are those of `struct tcp_info`: tcpi_last_data_recv, tcpi_last_ack_recv.
     let millis = |at: usize| {
         let number = info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)?;
@@ -162,12 +211,30 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_ended_and_its_neighbour_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let from = |local: [u8; 4]| {
+            let kind = socket2::Type::STREAM;
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, kind, None).unwrap();
+            socket.bind(&SocketAddr::from((local, 0)).into()).unwrap();
+            socket.connect(&address.into()).unwrap();
+            (TcpStream::from(socket), listener.accept().unwrap().0)
+        };
+        let (mut ended, _other) = from([127, 0, 0, 5]);
+        let (mut stays, mut far) = from([127, 0, 0, 6]);
+        assert_eq!(end(address, [127, 0, 0, 5].into()).unwrap(), 1);
+        assert!(ended.read(&mut [0]).is_err());
+        far.write_all(b"x").unwrap();
+        stays.read_exact(&mut [0]).unwrap();
+        assert_eq!(end(address, [127, 0, 0, 5].into()).unwrap(), 0);
+    }
+
+    #[test]
     fn bytes_that_are_no_answer_are_none() {
         assert!(next_message(&[1, 0, 0, 0]).is_none());
         assert!(next_message(&[200, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_none());
         assert!(attribute(&[0, 0, 0, 0], 1).is_none() && attribute(&[9, 0, 1, 0], 1).is_none());
-        assert!(
-            socket(&[0; 80], Ipv4Addr::LOCALHOST.into(), "1.1.1.1:1".parse().unwrap()).is_none()
-        );
+        assert!(socket(&[0; 80]).is_none() && ends(&[0; 8]).is_none());
     }
 }

@@ -32,7 +32,7 @@ pub struct Came {
     /// Where they came from.
     pub from: SocketAddr,
     /// To which of the box's addresses.
-    to: Option<IpAddr>,
+    pub to: Option<IpAddr>,
     /// Bytes in all.
     pub length: usize,
     /// Bytes of each: the kernel may hand over several at once, of which the last may be shorter.

@@ -74,7 +74,7 @@ impl Sim {
                 self.answers.first().copied().filter(|a| a.0 <= self.now)
             {
                 self.answers.remove(&(at, way, sequence));
-                self.health.handle_answer(Heartbeat { way, sequence }, self.now);
+                self.health.handle_answer(Heartbeat { way, sequence, live: 0 }, self.now);
             }
             if self.traffic {
                 self.health.handle_traffic(self.now);
@@ -92,7 +92,12 @@ impl Sim {
         };
         for action in self.health.poll(self.now, signs) {
             match action {
-                Action::Send(Heartbeat { way, sequence }) => self.send(way, sequence),
+                Action::Send(Heartbeat { way, sequence, live }) => {
+                    for (number, report) in self.health.reports() {
+                        assert_eq!(live >> number & 1 != 0, report.state != State::Down);
+                    }
+                    self.send(way, sequence);
+                }
                 Action::Turn { way, state } => self.turns.push((self.now, way, state)),
                 Action::Connect { way } => {
                     if !self.lines[way].is_dead {

@@ -230,13 +230,42 @@ fn ways_that_stay_are_not_touched() {
 #[test]
 fn a_join_that_was_given_up_and_comes_after_all_is_one_too_many() {
     let now = Instant::now();
-    let mut joins = joined(now);
+    let mut joins = new(now);
+    joins.handle_established(now);
+    assert_eq!(joins.poll(now, near), [create(1)]);
     joins.set_ways(&ways()[..1], now);
     joins.set_ways(&ways(), now);
+    assert_eq!(joins.poll(now, near), [create(1)]);
+    joins.handle_joined(second(), now);
     assert!(joins.poll(now, near).is_empty());
     let late = ends(&ways()[1], 2002);
     assert_eq!(joins.handle_joined(late, now), None);
     assert_eq!(joins.poll(now, near), [Ask::Destroy { ends: late, withdrawn: None }]);
     joins.handle_closed(late, now);
     assert_eq!((joins.joined(), joins.wake()), (0b11, None));
+}
+
+/// Its time-outs have grown meanwhile.
+#[test]
+fn a_subflow_that_stayed_while_all_ways_were_away_has_a_successor() {
+    let all_dead = |_| Worth::Dead;
+    let now = Instant::now();
+    let mut gone = joined(now);
+    gone.set_ways(&[], now);
+    assert!(gone.poll(now, near).is_empty());
+    gone.set_ways(&ways()[..1], now);
+    let mut dead = joined(now);
+    assert!(dead.poll(now, all_dead).is_empty());
+    for (mut joins, worth) in [(gone, Worth::Near), (dead, Worth::Dead)] {
+        assert_eq!(joins.poll(now, second_is(worth)), [create(0)], "{worth:?}");
+        let successor = ends(&ways()[0], 1001);
+        assert!(joins.handle_joined(successor, now).is_some());
+        let left = [
+            Ask::Destroy { ends: first(), withdrawn: None },
+            Ask::Destroy { ends: second(), withdrawn: Some(2) },
+        ];
+        assert_eq!(joins.poll(now, second_is(worth)), left);
+        joins.handle_closed(first(), now);
+        assert_eq!((joins.first(), joins.joined(), joins.wake()), (Some(0), 0b01, None));
+    }
 }

@@ -226,12 +226,13 @@ impl fmt::Display for Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::{LinkRoute, Role, pair};
+    use crate::path::{Link, LinkRoute, Role, pair};
 
     #[test]
     fn two_paths_to_one_server() {
         let path = |interface: &str, index, address: &str, via: &str| Path {
             interface: interface.into(),
+            link: Link::Up,
             index,
             role: Role::Normal,
             addresses: vec![address.parse().unwrap()],

@@ -9,7 +9,7 @@ use braid_core::config::PathConfig;
 use braid_core::key::PublicKey;
 use braid_core::status::{
     BoxBounds, CarrierCounts, CarriersStatus, ChangedSysctl, FlowsStatus, KernelStatus, PathStatus,
-    PeerBounds, PeerStatus, RefusedSysctl, SessionStatus, Status, VERSION,
+    PeerBounds, PeerStatus, RefusedSysctl, Restored, SessionStatus, Status, VERSION,
 };
 
 use crate::gate::Gate;
@@ -108,14 +108,25 @@ fn flows(peering: &Peering) -> FlowsStatus {
 }
 
 impl KernelReport {
-    /// A sysctl stands as we want it.
+    /// A sysctl stands as we want it, perhaps once more.
     pub(crate) fn changed(&self, sysctl: &str, before: String, now: String) {
-        self.lock().changed.push(ChangedSysctl { sysctl: sysctl.to_owned(), before, now });
+        let mut status = self.lock();
+        status.changed.retain(|known| known.sysctl != sysctl);
+        status.changed.push(ChangedSysctl { sysctl: sysctl.to_owned(), before, now });
     }
 
     /// A sysctl could not be set.
     pub(crate) fn refused(&self, sysctl: &str, wanted: String, reason: String) {
         self.lock().refused.push(RefusedSysctl { sysctl: sysctl.to_owned(), wanted, reason });
+    }
+
+    /// Something of the plan was put back that others had taken away.
+    pub(crate) fn restored(&self, what: &str) {
+        let mut status = self.lock();
+        match status.restored.iter_mut().find(|known| known.what == what) {
+            Some(known) => known.times += 1,
+            None => status.restored.push(Restored { what: what.to_owned(), times: 1 }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, KernelStatus> {

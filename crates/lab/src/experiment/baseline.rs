@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::times::measure_times;
+use super::times::{best_path, measure_times};
 use super::{Part, Plan, Session, meter};
 use crate::iperf::IperfResult;
 use crate::report::figure::{Alone, Goodput, Throughput};
@@ -42,7 +42,7 @@ impl Session<'_> {
     fn plain_run(&self, path: usize, figure: &Throughput, repeat: usize) -> Result<IperfResult> {
         let topology = self.topology(repeat)?;
         topology.route_over(path)?;
-        let plan = meter::plan(self.plan, figure, Plan::omit(self.profile))?;
+        let plan = meter::plan(self.plan, meter::choice(figure)?, Plan::omit(self.profile))?;
         topology.restart_wander()?;
         let result = meter::iperf(&topology, &plan)?;
         self.check(&topology, &result)?;
@@ -50,9 +50,12 @@ impl Session<'_> {
     }
 
     fn plain_times(&mut self) -> Result<()> {
-        let (topology, path) = self.plain_topology(0)?;
-        let name = topology.links[path].name().to_owned();
-        for (size, times) in measure_times(&topology)? {
+        let measured = self.repeated_times(|session, repeat| {
+            let (topology, _) = session.plain_topology(repeat)?;
+            measure_times(&topology)
+        })?;
+        let name = self.setting.paths[best_path(&self.setting)].name.clone();
+        for (size, times) in measured {
             let figure = super::times::figure(&mut self.setting, size, &name);
             figure.plain = Some(times);
         }

@@ -27,9 +27,7 @@ impl Session<'_> {
             self.proofs(&mut seen)?;
         }
         if self.has(Part::Times) {
-            let bond = self.bond(0)?;
-            self.braid_times(&bond.topology);
-            bond.stop(&mut seen)?;
+            self.braid_times(&mut seen);
         }
         self.braid_bursts(&mut seen);
         if self.has(Part::Flap) {
@@ -43,6 +41,18 @@ impl Session<'_> {
         }
         if self.has(Part::BlackHole) {
             self.black_holes(&mut seen)?;
+        }
+        if self.has(Part::Outages) {
+            self.outages(&mut seen)?;
+        }
+        if self.has(Part::Flapping) {
+            self.flapping(&mut seen)?;
+        }
+        if self.has(Part::Degrade) {
+            self.degraded(&mut seen)?;
+        }
+        if self.has(Part::Beyond) {
+            self.beyond(&mut seen);
         }
         if self.has(Part::Storm) {
             self.storm(&mut seen)?;
@@ -88,12 +98,17 @@ impl Session<'_> {
     }
 
     pub(super) fn bond(&self, repeat: usize) -> Result<Bond> {
+        self.bond_with(repeat, None)
+    }
+
+    /// With a bound of carriers in both boxes.
+    pub(super) fn bond_with(&self, repeat: usize, carriers: Option<u16>) -> Result<Bond> {
         let topology = self.topology(repeat)?;
         for link in &topology.links {
             link.forbid(&lan_prefixes()?)?;
         }
         let protection = self.plan.unsealed.then_some("none");
-        let setup = Setup { protection, ..Setup::new(&self.plan.braid) };
+        let setup = Setup { protection, carriers, ..Setup::new(&self.plan.braid) };
         let boxes = Boxes::start(&topology, &setup)?;
         Ok(Bond { topology, boxes })
     }
@@ -121,7 +136,7 @@ impl Session<'_> {
         let bond = self.bond(repeat)?;
         let ways = bond.topology.plain_ways()?;
         ensure!(ways.is_empty(), "a box has a way round braid: {}", ways.join("; "));
-        let plan = meter::plan(self.plan, figure, Plan::omit(self.profile))?;
+        let plan = meter::plan(self.plan, meter::choice(figure)?, Plan::omit(self.profile))?;
         bond.topology.restart_wander()?;
         let work = || meter::iperf(&bond.topology, &plan);
         let (result, series) = meter::while_watching(&bond.topology.links, figure.direction, work);
@@ -131,9 +146,14 @@ impl Session<'_> {
         Ok((result, series))
     }
 
-    fn braid_times(&mut self, topology: &Topology) {
-        let best = topology.links[best_path(&self.setting)].name().to_owned();
-        let measured = measure_times(topology);
+    fn braid_times(&mut self, seen: &mut Vec<Watched>) {
+        let best = self.setting.paths[best_path(&self.setting)].name.clone();
+        let measured = self.repeated_times(|session, repeat| {
+            let bond = session.bond(repeat)?;
+            let times = measure_times(&bond.topology);
+            bond.stop(seen)?;
+            times
+        });
         self.keep("flow times of braid", measured, |setting, measured| {
             for (size, times) in measured {
                 super::times::figure(setting, size, &best).braid = Some(times);

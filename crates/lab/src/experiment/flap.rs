@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::Session;
 use super::times::{SMALL, best_path, measure_small, target};
+use crate::link::Link;
 use crate::report::figure::{Flap, FlowTimes, Times, Watched};
 use crate::topology::Topology;
 
@@ -49,14 +50,19 @@ impl Session<'_> {
 
 fn measure(topology: &Topology, path: usize, flap: Flap) -> Result<Times> {
     let link = &topology.links[path];
-    let away = |away: bool| match flap {
-        Flap::Silence => link.black_hole(away),
-        Flap::CarrierLoss => link.carrier(!away),
-    };
     measure_small(topology)?;
-    away(true)?;
+    set_away(link, flap, true)?;
     thread::sleep(AWAY);
-    away(false)?;
+    set_away(link, flap, false)?;
     thread::sleep(BACK);
     measure_small(topology)
+}
+
+/// Takes a path away in one way or the other, or gives it back.
+pub(super) fn set_away(link: &Link, flap: Flap, away: bool) -> Result<()> {
+    match flap {
+        Flap::Silence => link.black_hole(away)?,
+        Flap::CarrierLoss => link.carrier(!away)?,
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::Plan;
+use super::plan::{Choice, Plan};
 use crate::iperf::{self, IperfPlan, IperfResult};
 use crate::link::{Direction as LinkDirection, Link};
 use crate::report::figure::{Direction, Goodput, PathSeries, Series, Throughput};
@@ -18,18 +18,24 @@ const PORT: u16 = 5201;
 /// The time between two values of a series.
 pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 
-pub(super) fn plan(plan: &Plan, figure: &Throughput, omit: Duration) -> Result<IperfPlan> {
+pub(super) fn plan(plan: &Plan, choice: Choice, omit: Duration) -> Result<IperfPlan> {
+    let (direction, family, streams) = choice;
     Ok(IperfPlan {
-        server: sink_address(figure.family, PORT)?,
-        direction: match figure.direction {
+        server: sink_address(family, PORT)?,
+        direction: match direction {
             Direction::Down => iperf::Direction::Down,
             Direction::Up => iperf::Direction::Up,
         },
-        streams: figure.streams.try_into()?,
+        streams,
         duration: plan.duration,
         omit,
         interval: Duration::from_secs(1),
     })
+}
+
+/// What a figure of the plan was made for.
+pub(super) fn choice(figure: &Throughput) -> Result<Choice> {
+    Ok((figure.direction, figure.family, figure.streams.try_into()?))
 }
 
 pub(super) fn iperf(topology: &Topology, plan: &IperfPlan) -> Result<IperfResult> {

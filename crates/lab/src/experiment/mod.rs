@@ -5,13 +5,18 @@
 //! results is `report`'s.
 
 mod baseline;
+mod beyond;
 mod black_hole;
 mod bonded;
+mod bulk;
 mod burst;
+mod degrade;
 mod flap;
+mod flapping;
 mod idle;
 mod machine;
 mod meter;
+mod outages;
 mod plan;
 mod proofs;
 mod storm;
@@ -25,7 +30,7 @@ use anyhow::{Result, ensure};
 use crate::iperf::IperfResult;
 use crate::link::{Direction as LinkDirection, Duplex, Shape};
 use crate::profile::Profile;
-use crate::report::figure::{Family, Goodput, Throughput};
+use crate::report::figure::{Family, Goodput, PathAlone, Throughput};
 use crate::report::model::{Failure, Link as LinkFigures, Path as PathFigures, Results, Setting};
 use crate::report::progress::{self, Progress};
 use crate::topology::Topology;
@@ -41,6 +46,8 @@ struct Session<'a> {
     profile: &'a Profile,
     congestion: &'a str,
     setting: Setting,
+    /// Plain downloads over each path alone, once they are measured.
+    alone: Vec<PathAlone>,
     failures: &'a mut Vec<Failure>,
     progress: &'a mut Progress,
     began: Instant,
@@ -58,6 +65,7 @@ pub fn run(plan: &Plan, results: &mut Results, say: &dyn Fn(&str), keep: &dyn Fn
             profile,
             congestion,
             setting: describe(profile, congestion),
+            alone: Vec::new(),
             failures: &mut results.failures,
             progress: &mut progress,
             began,

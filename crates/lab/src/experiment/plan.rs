@@ -25,6 +25,14 @@ pub enum Part {
     Idle,
     /// A path that goes silent under a download.
     BlackHole,
+    /// Paths that go away and come back under downloads, again and again.
+    Outages,
+    /// Paths that go silent in turn, for minutes, with small flows beside the download.
+    Flapping,
+    /// A path that begins to lose or to hold back what it carries, under a download.
+    Degrade,
+    /// Flows that find the peer's bound of carriers used up.
+    Beyond,
     /// Flows with every kind of ending, each byte checked.
     Storm,
     /// That nothing goes round braid, and that nothing can be read on the paths.
@@ -36,7 +44,14 @@ impl Part {
     fn is_usual(self, profile: &str) -> bool {
         match self {
             Self::Storm => profile == "fat",
-            Self::Burst | Self::Crowd | Self::Flap | Self::Idle => ["eq", "dsl"].contains(&profile),
+            Self::Flapping => profile == "wifi",
+            Self::Burst
+            | Self::Crowd
+            | Self::Flap
+            | Self::Idle
+            | Self::Outages
+            | Self::Degrade
+            | Self::Beyond => ["eq", "dsl"].contains(&profile),
             _ => true,
         }
     }
@@ -57,8 +72,11 @@ pub struct Plan {
     pub streams: Vec<u8>,
     /// How long each throughput figure is measured, whole seconds.
     pub duration: Duration,
-    /// How often throughput and flows at once are measured; the median counts.
+    /// How often throughput, flow times, flows at once, outages and flows beyond the bound of
+    /// carriers are measured; the median counts, of outages each.
     pub repeat: usize,
+    /// How long paths go silent in turn.
+    pub flapping: Duration,
     /// How long the boxes idle, before a burst and when what that costs is measured.
     pub idle: Duration,
     /// Flows in the storm; 0 for no storm.
@@ -103,10 +121,19 @@ impl Plan {
             (Part::Flap, 2),
             (Part::Idle, 1),
             (Part::BlackHole, paths),
+            (Part::Outages, 2 * self.repeat),
+            (Part::Flapping, 1),
+            (Part::Degrade, 2 * paths),
+            (Part::Beyond, 2),
             (Part::Storm, 1),
             (Part::Proofs, 2),
         ];
-        each.iter().filter(|(part, _)| self.has(*part, profile)).map(|(_, steps)| steps).sum()
+        let steps: usize =
+            each.iter().filter(|(part, _)| self.has(*part, profile)).map(|(_, steps)| steps).sum();
+        // Each path alone is downloaded over once for all of these.
+        let by_download = [Part::Outages, Part::Flapping, Part::Degrade];
+        let alone = by_download.iter().any(|part| self.has(*part, profile));
+        steps + if alone { paths } else { 0 }
     }
 
     /// Left out at the start of a figure: a fresh connection's slow start, which takes longer the
@@ -133,6 +160,7 @@ mod tests {
             streams: vec![1, 8],
             duration: Duration::ZERO,
             repeat: 1,
+            flapping: Duration::ZERO,
             idle: Duration::ZERO,
             storm_flows: 9,
             unsealed: false,
@@ -142,9 +170,11 @@ mod tests {
         let [eq, fat] = ["eq", "fat"].map(|name| profiles.get(name).unwrap());
         assert!(plan.has(Part::Burst, eq) && !plan.has(Part::Storm, eq));
         assert!(!plan.has(Part::Burst, fat) && plan.has(Part::Storm, fat));
-        assert_eq!((plan.steps(eq), plan.steps(fat)), (37, 31));
+        assert_eq!((plan.steps(eq), plan.steps(fat)), (47, 31));
         plan.everywhere = true;
         assert!(plan.has(Part::Burst, fat) && plan.has(Part::Storm, eq));
+        plan.parts = vec![Part::Flapping];
+        assert_eq!(plan.steps(eq), 3);
         plan.parts = vec![Part::Flap];
         assert_eq!((plan.steps(eq), plan.choices().len()), (2, 0));
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use super::Session;
 use crate::generator::{self, Percentiles, Server, Summary};
 use crate::report::figure::{Direction, Family, FlowTimes, Quantiles, Times};
 use crate::report::model::Setting;
@@ -13,10 +14,13 @@ use crate::topology::{Topology, sink_address};
 pub(super) const PORT: u16 = 4242;
 
 /// Sizes in bytes, and how many flows of each are timed.
-const SIZES: [(u64, usize); 4] = [SMALL, (100_000, 40), (1_000_000, 15), (10_000_000, 5)];
+const SIZES: [(u64, usize); 4] = [SMALL, MIDDLE, (1_000_000, 15), (10_000_000, 5)];
 
 /// The least of them.
 pub(super) const SMALL: (u64, usize) = (1_000, 100);
+
+/// The size of a page's picture.
+pub(super) const MIDDLE: (u64, usize) = (100_000, 40);
 
 /// Flows before, not timed: they find the neighbours' addresses.
 const FIRST: usize = 2;
@@ -26,11 +30,25 @@ pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Times flows of each size from the sink to the host, over whatever leads there now.
 pub(super) fn measure_times(topology: &Topology) -> Result<Vec<(u64, Times)>> {
+    measure_sizes(topology, &SIZES)
+}
+
+/// Times flows of 1 kB alone.
+pub(super) fn measure_small(topology: &Topology) -> Result<Times> {
+    let measured = measure_sizes(topology, &[SMALL])?;
+    measured.first().map(|(_, times)| *times).context("no size was timed")
+}
+
+/// Times so many flows of each size, one after the other.
+pub(super) fn measure_sizes(
+    topology: &Topology,
+    sizes: &[(u64, usize)],
+) -> Result<Vec<(u64, Times)>> {
     let address = sink_address(Family::V4, PORT)?;
     let _server = topology.sink.run(move || Server::start(&[address]))??;
     topology.host.run(move || generator::measure(address, 1_000, FIRST, LIMIT))??;
     let mut all = Vec::new();
-    for (size, count) in SIZES {
+    for (size, count) in sizes.iter().copied() {
         let flows =
             topology.host.run(move || generator::measure(address, size, count, LIMIT))??;
         all.push((size, summed_up(&flows)?));
@@ -38,14 +56,26 @@ pub(super) fn measure_times(topology: &Topology) -> Result<Vec<(u64, Times)>> {
     Ok(all)
 }
 
-/// Times flows of 1 kB alone.
-pub(super) fn measure_small(topology: &Topology) -> Result<Times> {
-    let address = sink_address(Family::V4, PORT)?;
-    let _server = topology.sink.run(move || Server::start(&[address]))??;
-    topology.host.run(move || generator::measure(address, SMALL.0, FIRST, LIMIT))??;
-    let flows =
-        topology.host.run(move || generator::measure(address, SMALL.0, SMALL.1, LIMIT))??;
-    summed_up(&flows)
+impl Session<'_> {
+    /// Each size's median over the plan's repeats.
+    pub(super) fn repeated_times(
+        &self,
+        mut measure: impl FnMut(&Self, usize) -> Result<Vec<(u64, Times)>>,
+    ) -> Result<Vec<(u64, Times)>> {
+        let all = (0..self.plan.repeat).map(|repeat| measure(self, repeat));
+        Ok(medians(&all.collect::<Result<Vec<_>>>()?))
+    }
+}
+
+/// Each size's median over the repeats.
+pub(super) fn medians(repeats: &[Vec<(u64, Times)>]) -> Vec<(u64, Times)> {
+    let sizes = repeats.first().into_iter().flatten().map(|(size, _)| *size);
+    let of = |size: u64| {
+        let same = repeats.iter().flatten().filter(|(other, _)| *other == size);
+        let same: Vec<Times> = same.map(|(_, times)| *times).collect();
+        Times::median(&same).map(|times| (size, times))
+    };
+    sizes.filter_map(of).collect()
 }
 
 /// What is known of flows that were timed.
@@ -124,6 +154,17 @@ mod tests {
         assert_eq!(best_path(&dsl), 1);
         dsl.paths[0].down.rate_mbit = dsl.paths[1].down.rate_mbit;
         assert_eq!(best_path(&dsl), 1);
+    }
+
+    #[test]
+    fn each_size_has_its_median_of_the_repeats() {
+        let times = |ms: f64| {
+            let all = Quantiles { p50: ms, p90: ms, p99: ms };
+            Times { n: 9, connect: all, first_byte: all, complete: all }
+        };
+        let repeat = |small, large| vec![(1_000, times(small)), (100_000, times(large))];
+        let medians = medians(&[repeat(3.0, 50.0), repeat(90.0, 40.0), repeat(4.0, 60.0)]);
+        assert_eq!(medians, repeat(4.0, 50.0));
     }
 
     #[test]

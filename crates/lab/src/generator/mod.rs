@@ -1,6 +1,6 @@
 //! Flows whose every byte is checked at both ends, and the times they took.
 //!
-//! `server` answers at the sink, `client` fetches and times, `burst` does so many times at once, `storm` runs many flows with every kind
+//! `server` answers at the sink, `client` fetches and times, `burst` does so many times at once, `steady` at a pace, `storm` runs many flows with every kind
 //! of ending, `watch` follows one bulk flow for its stalls. All of it runs on the calling thread and
 //! threads started from it, and so in that thread's network namespace; which namespaces there are,
 //! and what lies between them, is the caller's business.
@@ -17,6 +17,7 @@ mod ledger;
 mod pattern;
 mod script;
 mod server;
+mod steady;
 mod storm;
 mod watch;
 mod wire;
@@ -29,5 +30,6 @@ pub use client::{FlowTimes, Percentiles, Summary, fetch, measure, percentiles, s
 pub use ledger::Ledger;
 pub use pattern::{Mismatch, Pattern};
 pub use server::{Server, ServerStats};
+pub use steady::steady;
 pub use storm::{StormPlan, StormReport, storm};
 pub use watch::{Watch, download_watch, upload_watch};

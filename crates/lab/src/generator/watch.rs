@@ -41,23 +41,37 @@ pub struct Watch {
 
 impl Watch {
     /// The longest time without a new byte, from `from` (since `began`) or the first arrival,
-    /// whichever is later, to the end. All of the watch if nothing arrived.
+    /// whichever is later, to `to` or the end, whichever is sooner. All of the watch if nothing
+    /// arrived.
     ///
     /// Good to one sample's length, which is at most what it is too long by.
-    pub fn longest_gap(&self, from: Duration) -> Duration {
+    pub fn longest_gap(&self, from: Duration, to: Duration) -> Duration {
         let mut counted = self.samples.iter().filter(|(_, bytes)| *bytes > 0).peekable();
         let (Some(first), Some(end)) = (counted.peek(), self.samples.last()) else {
             return self.samples.last().map_or(Duration::ZERO, |(time, _)| *time);
         };
         let (mut since, mut bytes) = (first.0.max(from), first.1);
         let mut longest = Duration::ZERO;
-        for (time, now) in counted {
+        for (time, now) in counted.take_while(|(time, _)| *time <= to) {
             if *now > bytes {
                 longest = longest.max(time.saturating_sub(since));
                 (since, bytes) = ((*time).max(from), *now);
             }
         }
-        longest.max(end.0.saturating_sub(since))
+        longest.max(end.0.min(to).saturating_sub(since))
+    }
+
+    /// Mbit/s over `length` from `from` on (since `began`); the rate of zero bytes where the watch
+    /// has ended.
+    pub fn mbit(&self, from: Duration, length: Duration) -> f64 {
+        let bytes = self.arrived(from + length) - self.arrived(from);
+        bytes as f64 * 8e-6 / length.as_secs_f64()
+    }
+
+    /// Bytes that had arrived by `time` (since `began`).
+    pub fn arrived(&self, time: Duration) -> u64 {
+        let before = self.samples.partition_point(|(when, _)| *when <= time);
+        self.samples.get(before.saturating_sub(1)).map_or(0, |(_, bytes)| *bytes)
     }
 
     /// Mbit/s in each whole `interval` since `began`.
@@ -179,12 +193,17 @@ mod tests {
     #[test]
     fn gaps_are_counted_from_the_first_byte_to_the_end() {
         let watch = millis(&[(0, 0), (100, 0), (110, 5), (120, 6), (150, 6), (160, 7), (170, 8)]);
-        assert_eq!(watch.longest_gap(Duration::ZERO).as_millis(), 40);
-        assert_eq!(watch.longest_gap(Duration::from_millis(140)).as_millis(), 20);
-        assert_eq!(watch.longest_gap(Duration::from_millis(165)).as_millis(), 5);
+        assert_eq!(watch.longest_gap(Duration::ZERO, Duration::MAX).as_millis(), 40);
+        assert_eq!(watch.longest_gap(Duration::from_millis(140), Duration::MAX).as_millis(), 20);
+        assert_eq!(watch.longest_gap(Duration::from_millis(165), Duration::MAX).as_millis(), 5);
+        let before = Duration::from_millis(135);
+        assert_eq!(watch.longest_gap(Duration::ZERO, before).as_millis(), 15);
         let dead = millis(&[(0, 0), (10, 5), (20, 5), (90, 5)]);
-        assert_eq!(dead.longest_gap(Duration::ZERO).as_millis(), 80);
-        assert_eq!(millis(&[(0, 0), (70, 0)]).longest_gap(Duration::ZERO).as_millis(), 70);
+        assert_eq!(dead.longest_gap(Duration::ZERO, Duration::MAX).as_millis(), 80);
+        assert_eq!(
+            millis(&[(0, 0), (70, 0)]).longest_gap(Duration::ZERO, Duration::MAX).as_millis(),
+            70
+        );
     }
 
     #[test]
@@ -193,6 +212,9 @@ mod tests {
         let rates = watch.goodput(Duration::from_millis(100));
         assert_eq!(rates.iter().map(|rate| rate.round()).collect::<Vec<_>>(), [10.0, 10.0]);
         assert!(watch.goodput(Duration::ZERO).is_empty());
+        let fifty = Duration::from_millis(50);
+        assert_eq!(watch.mbit(fifty, fifty).round(), 12.0);
+        assert_eq!(watch.mbit(Duration::from_millis(200), fifty), 0.0);
     }
 
     #[test]
@@ -204,7 +226,7 @@ mod tests {
         for watch in [down, up] {
             assert_eq!((watch.wrong, watch.broke.as_deref()), (0, None));
             assert!(watch.samples.len() > 10 && watch.samples.last().unwrap().1 > 1_000_000);
-            assert!(watch.longest_gap(Duration::ZERO) < HALF);
+            assert!(watch.longest_gap(Duration::ZERO, Duration::MAX) < HALF);
         }
     }
 

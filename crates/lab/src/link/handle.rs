@@ -221,7 +221,7 @@ fn ended(name: &str) -> io::Error {
 /// [`Counters`], written by one thread and read by others without a lock: a sampler that is
 /// scheduled out must not hold up a real-time thread.
 #[derive(Debug, Default)]
-struct AtomicCounters([AtomicU64; 12]);
+struct AtomicCounters([AtomicU64; 13]);
 
 impl AtomicCounters {
     fn store(&self, counters: &Counters) {
@@ -240,6 +240,7 @@ impl AtomicCounters {
             queue_bytes,
             queue_frames,
             found,
+            tally.bytes_allowed,
         ];
         for (cell, value) in self.0.iter().zip(values) {
             cell.store(value, Ordering::Relaxed);
@@ -256,6 +257,7 @@ impl AtomicCounters {
             dropped_queue: value(4),
             dropped_loss: value(5),
             dropped_hole: value(6),
+            bytes_allowed: value(12),
         };
         Counters {
             tally,

@@ -28,6 +28,9 @@ pub struct Tally {
     pub dropped_loss: u64,
     /// Frames that vanished in a black hole or with the carrier.
     pub dropped_hole: u64,
+    /// Bytes that the rate allowed so far, whether there was something to send or not; none while
+    /// the direction was cut.
+    pub bytes_allowed: u64,
 }
 
 /// A frame with its length in bytes.
@@ -55,6 +58,9 @@ pub struct Model<F> {
     jitter_until: u64,
     cut: bool,
     spent: Vec<F>,
+    /// Until when `allowed` counts, and what it has come to in bits a second times nanoseconds.
+    allowed_until: u64,
+    allowed: u128,
 }
 
 impl<F> Model<F> {
@@ -74,6 +80,8 @@ impl<F> Model<F> {
             jitter_until: 0,
             cut: false,
             spent: Vec::new(),
+            allowed_until: 0,
+            allowed: 0,
         }
     }
 
@@ -157,9 +165,10 @@ impl<F> Model<F> {
         self.spent.drain(..)
     }
 
-    /// What became of the frames so far.
+    /// What became of the frames, as of the last call that took the time.
     pub fn tally(&self) -> Tally {
-        self.tally
+        let bytes_allowed = (self.allowed / 8_000_000_000) as u64;
+        Tally { bytes_allowed, ..self.tally }
     }
 
     /// Bytes and frames not fully sent, as of the last call that took the time.
@@ -169,6 +178,11 @@ impl<F> Model<F> {
 
     /// Catches up with what was sent until `now`.
     fn advance(&mut self, now: u64) {
+        let passed = now.saturating_sub(self.allowed_until);
+        if !self.cut {
+            self.allowed += u128::from(self.shape.rate.bits()) * u128::from(passed);
+        }
+        self.allowed_until += passed;
         while self.sent_at <= now
             && let Some(sent) = self.queue.pop_front()
         {

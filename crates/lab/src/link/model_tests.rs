@@ -194,3 +194,34 @@ proptest! {
         prop_assert!(in_order(&out));
     }
 }
+
+#[test]
+fn what_the_rate_allows_is_counted_but_not_while_cut() {
+    let mut model: Model<u64> = Model::new(shape(80.0, 5, 100_000), 1);
+    let allowed = |model: &mut Model<u64>, now| {
+        assert_eq!(model.deliver(now), None);
+        model.tally().bytes_allowed
+    };
+    assert_eq!(allowed(&mut model, 100 * MS), 1_000_000);
+    model.set_shape(100 * MS, shape(8.0, 5, 100_000));
+    assert_eq!(allowed(&mut model, 200 * MS), 1_100_000);
+    model.set_cut(300 * MS, true);
+    assert_eq!(allowed(&mut model, 400 * MS), 1_200_000);
+    model.set_cut(500 * MS, false);
+    assert_eq!(allowed(&mut model, 600 * MS), 1_300_000);
+}
+
+#[test]
+fn loss_and_delay_change_in_mid_run() {
+    let mut model = Model::new(shape(100.0, 5, 100_000), 1);
+    model.offer(0, 1000, 0);
+    assert_eq!(model.deliver(6 * MS), Some(0));
+    let later = Shape { delay: Duration::from_millis(2005), ..model.shape() };
+    model.set_shape(6 * MS, later);
+    model.offer(6 * MS, 1000, 1);
+    assert_eq!((model.deliver(2000 * MS), model.deliver(2012 * MS)), (None, Some(1)));
+    let random = Probability::new(1.0).unwrap();
+    model.set_shape(2012 * MS, Shape { loss: Loss { random, burst: None }, ..later });
+    model.offer(2012 * MS, 1000, 2);
+    assert_eq!((model.deliver(5000 * MS), model.tally().dropped_loss), (None, 1));
+}

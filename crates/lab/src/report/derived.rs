@@ -5,7 +5,11 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::figure::{Burst, FlowTimes, Goodput, Idle, Proofs, Storm, Taps, Throughput, Verdict};
+use super::change::Spread;
+use super::figure::{
+    Burst, Degraded, Flapping, FlowTimes, Goodput, Idle, Outages, Proofs, SharedGoodput,
+    SharedTimes, Storm, Taps, Throughput, Verdict,
+};
 
 /// Writes `$figure` with its `derived` field. `#[serde(remote = "Self")]` on the figure makes
 /// serde's own code for it an inherent function, which both impls call.
@@ -55,6 +59,35 @@ struct OfFlows {
 }
 
 #[derive(Serialize)]
+struct OfOutages {
+    limit_mbit: f64,
+    bar_mbit: f64,
+    /// Median, 95th percentile and worst; none where there are none, or it never happened.
+    stall_ms: [Option<f64>; 3],
+    back_ms: [Option<f64>; 3],
+    verdict: Option<Verdict>,
+}
+
+#[derive(Serialize)]
+struct OfFlapping {
+    allowed_mbit: f64,
+    mbit: f64,
+    reached_percent: Option<f64>,
+    verdict: Option<Verdict>,
+}
+
+#[derive(Serialize)]
+struct OfDegraded {
+    reached_percent: Option<f64>,
+    verdict: Option<Verdict>,
+}
+
+#[derive(Serialize)]
+struct OfShared {
+    used_up_by_free: Option<f64>,
+}
+
+#[derive(Serialize)]
 struct OfIdle {
     bytes_per_hour: f64,
 }
@@ -76,10 +109,34 @@ with_derived!(FlowTimes, |times| OfFlows {
     verdict: times.verdict(),
 });
 with_derived!(Burst, |burst| OfFlows { braid_by_plain: burst.ratio(), verdict: burst.verdict() });
+with_derived!(Outages, |outages| OfOutages {
+    limit_mbit: outages.limit_mbit(),
+    bar_mbit: outages.bar_mbit(),
+    stall_ms: finite(outages.stalls()),
+    back_ms: finite(outages.backs()),
+    verdict: outages.verdict(),
+});
+with_derived!(Flapping, |flapping| OfFlapping {
+    allowed_mbit: flapping.allowed_mbit(),
+    mbit: flapping.mbit(),
+    reached_percent: flapping.reached_percent(),
+    verdict: flapping.verdict(),
+});
+with_derived!(Degraded, |degraded| OfDegraded {
+    reached_percent: degraded.reached_percent(),
+    verdict: degraded.verdict(),
+});
+with_derived!(SharedGoodput, |goodput| OfShared { used_up_by_free: goodput.ratio() });
+with_derived!(SharedTimes, |times| OfShared { used_up_by_free: times.ratio() });
 with_derived!(Idle, |idle| OfIdle { bytes_per_hour: idle.bytes_per_hour() });
 with_derived!(Taps, |taps| OfVerdict { verdict: taps.verdict() });
 with_derived!(Storm, |storm| OfVerdict { verdict: storm.verdict() });
 with_derived!(Proofs, |proofs| OfVerdict { verdict: proofs.verdict() });
+
+fn finite(spread: Option<Spread>) -> [Option<f64>; 3] {
+    let values = spread.map(|spread| [spread.median, spread.p95, spread.worst]);
+    values.map_or([None; 3], |values| values.map(|value| Some(value).filter(|v| v.is_finite())))
+}
 
 #[cfg(test)]
 mod tests {

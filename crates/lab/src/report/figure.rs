@@ -7,6 +7,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::beyond::{Beyond, SharedGoodput, SharedTimes};
+pub use super::change::{
+    Degraded, Flapping, FlappingPath, Outage, OutageTarget, Outages, PathAlone, Trouble,
+};
 pub use super::flow::{Burst, Flap, FlowTimes, Quantiles, Times};
 
 /// The way bytes flow, as the host sees it.

@@ -1,13 +1,17 @@
 //! Shows what was measured: a file for programs, a page for people, text for the terminal.
 //!
-//! Owns the results' form (`model`, `figure`, `flow`, `derived`), the terminal's view (`table`,
-//! `progress`), the page (`html`, with `section` and `flow_section`, drawn by `bars`, `timeline` and
+//! Owns the results' form (`model`, `figure`, `flow`, `change`, `beyond`,
+//! `derived`), the terminal's view (`table`,
+//! `progress`), the page (`html`, with `section` and `flow_section`, and `change_lines` for both; drawn by `bars`, `timeline` and
 //! `dots` over `svg`), and the files that they are written to. It measures nothing.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 mod bars;
+mod beyond;
+mod change;
+mod change_lines;
 mod derived;
 mod dots;
 pub mod figure;

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::figure::{
-    BlackHole, Burst, Direction, FlowTimes, Idle, Proofs, Storm, Taps, Throughput, Verdict,
+    Beyond, BlackHole, Burst, Degraded, Direction, Flapping, FlowTimes, Idle, Outages, Proofs,
+    Storm, Taps, Throughput, Verdict,
 };
 
 /// The version of the results file that this code writes and reads.
@@ -80,6 +81,18 @@ pub struct Setting {
     pub idle: Option<Idle>,
     /// What happened when a path swallowed everything without a word.
     pub black_holes: Vec<BlackHole>,
+    /// What paths cost that went and came back, by how they went.
+    #[serde(default)]
+    pub outages: Vec<Outages>,
+    /// What was reached while paths went silent in turn.
+    #[serde(default)]
+    pub flapping: Option<Flapping>,
+    /// What was reached with one path turned bad.
+    #[serde(default)]
+    pub degraded: Vec<Degraded>,
+    /// Flows that find the peer's carriers used up.
+    #[serde(default)]
+    pub beyond: Option<Beyond>,
     /// Many flows at once, each byte checked.
     pub storm: Option<Storm>,
     /// That the figures were not reached by going round braid.
@@ -165,6 +178,12 @@ impl Results {
         self.settings.iter().map(Setting::flows).fold(Tally::default(), Tally::and)
     }
 
+    /// All figures of changing paths that have a target, against it.
+    #[must_use]
+    pub fn changes(&self) -> Tally {
+        self.settings.iter().map(Setting::changes).fold(Tally::default(), Tally::and)
+    }
+
     /// The storms that went through unharmed, against those that did not.
     #[must_use]
     pub fn storms(&self) -> Tally {
@@ -214,6 +233,15 @@ impl Setting {
         let times = self.flow_times.iter().filter(|flow| flow.target.is_some());
         let bursts = self.bursts.iter().filter(|burst| burst.target.is_some());
         Tally::of(times.map(FlowTimes::verdict).chain(bursts.map(Burst::verdict)))
+    }
+
+    /// The setting's figures of changing paths that have a target, against it.
+    #[must_use]
+    pub fn changes(&self) -> Tally {
+        let outages = self.outages.iter().filter(|outages| outages.target.is_some());
+        let flapping = self.flapping.iter().map(Flapping::verdict);
+        let degraded = self.degraded.iter().map(Degraded::verdict);
+        Tally::of(outages.map(Outages::verdict).chain(flapping).chain(degraded))
     }
 
     /// Proofs and taps in one: missed if either is, none if neither was made.

@@ -113,6 +113,10 @@ fn setting(shape: &Shape, random: &mut fastrand::Rng) -> Setting {
         bursts: bursts(links),
         idle: Some(idle(links.len())),
         black_holes: vec![black_hole(links, stall, random)],
+        outages: [Flap::Silence, Flap::CarrierLoss].map(|kind| outages(links, kind, stall)).into(),
+        flapping: Some(flapping(links)),
+        degraded: [Trouble::Loss, Trouble::Queueing].map(|what| degraded(links, what)).into(),
+        beyond: Some(beyond(links)),
         storm: Some(storm()),
         proofs: Some(proofs(links.len())),
         taps: Some(Taps { paths: proofs(links.len()).paths, found: Vec::new() }),
@@ -200,6 +204,87 @@ fn black_hole(links: &[(f64, f64, f64, f64)], stall: f64, random: &mut fastrand:
         longest_stall_ms: stall,
         recovered_ms: (stall < 2000.0).then_some(940.0),
         series: Some(series(&rates, 160, random, scale)),
+    }
+}
+
+fn outages(links: &[(f64, f64, f64, f64)], kind: Flap, stall: f64) -> Outages {
+    let most = if kind == Flap::Silence { 250.0 } else { 150.0 };
+    let outage = |number: usize| Outage {
+        path: format!("wan{}", number % links.len() + 1),
+        gone_s: 8.4,
+        returned_s: 11.4,
+        before_mbit: round(links.iter().map(|link| link.0 * PLAIN).sum()),
+        stall_ms: round(stall.min(most) * (1.0 - 0.01 * number as f64)),
+        back_ms: Some(520.0 + number as f64),
+    };
+    Outages {
+        kind,
+        runs: 10,
+        alone: links.iter().enumerate().map(alone).collect(),
+        framing_factor: FRAMING,
+        bar_percent: 97.0,
+        broken: 0,
+        unmeasured: 0,
+        outages: (0..20).map(outage).collect(),
+        target: Some(OutageTarget { stall_ms: most, worst_stall_ms: 1000.0, back_ms: 1000.0 }),
+    }
+}
+
+fn alone((index, link): (usize, &(f64, f64, f64, f64))) -> PathAlone {
+    let path = format!("wan{}", index + 1);
+    PathAlone { path, mbit: round(link.0 * PLAIN), allowed_percent: 95.6 }
+}
+
+fn flapping(links: &[(f64, f64, f64, f64)]) -> Flapping {
+    let path = |(index, link): (usize, &(f64, f64, f64, f64))| FlappingPath {
+        path: format!("wan{}", index + 1),
+        plain_percent: 95.6,
+        live_bytes: (link.0 * 0.75 / 8.0 * 600e6) as u64,
+    };
+    let allowed: f64 = links.iter().map(|link| link.0 * 0.75 * PLAIN * FRAMING).sum();
+    Flapping {
+        kind: Flap::Silence,
+        half_s: 5.0,
+        seconds: 600.0,
+        paths: links.iter().enumerate().map(path).collect(),
+        framing_factor: FRAMING,
+        bytes: (allowed * 0.93 / 8.0 * 600e6) as u64,
+        flows: 601,
+        lost: 0,
+        target_percent: 90.0,
+    }
+}
+
+fn degraded(links: &[(f64, f64, f64, f64)], trouble: Trouble) -> Degraded {
+    let others: f64 = links.iter().skip(1).map(|link| link.0 * PLAIN).sum();
+    Degraded {
+        path: "wan1".into(),
+        trouble,
+        before_mbit: round((others + links[0].0 * PLAIN) * 0.98),
+        others_mbit: round(others),
+        seconds: 20.0,
+        mbit: round(others * 0.97),
+        stall_ms: 140.0,
+        target_percent: 95.0,
+    }
+}
+
+fn beyond(links: &[(f64, f64, f64, f64)]) -> Beyond {
+    let sum: f64 = links.iter().map(|link| link.0 * PLAIN).sum();
+    let goodput = |mbit| Goodput { mbit: vec![round(mbit)], retransmits: Some(0) };
+    let both =
+        |direction| SharedGoodput { direction, free: goodput(sum), used_up: goodput(sum * 0.94) };
+    let delay = links[0].2 * 2.0;
+    let sizes = [1_000, 100_000].map(|size| SharedTimes {
+        size,
+        free: Some(times(delay, delay)),
+        used_up: Some(times(delay * 1.25, delay)),
+    });
+    Beyond {
+        carriers: 16,
+        idle_flows: 20,
+        goodput: [Direction::Down, Direction::Up].map(both).into(),
+        times: sizes.into(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the page says of one setting: its links, its figures with captions, its proofs.
 
+use super::change_lines::{self, Line};
 use super::figure::{BlackHole, Direction, FlowTimes, Proofs, Series, Storm, Taps, Throughput};
 use super::html::verdict;
 use super::model::{Path, Range, Setting};
@@ -159,7 +160,13 @@ fn checks(setting: &Setting) -> String {
     let judged = flow_section::judged(setting);
     let idle = setting.idle.as_ref().map(flow_section::idle).unwrap_or_default();
     let taps = setting.taps.as_ref().map(taps).unwrap_or_default();
-    format!("{judged}<div class=\"checks\">\n{idle}{storm}{proofs}{taps}</div>\n")
+    let changes: String = change_lines::of(setting).iter().map(change).collect();
+    format!("{judged}<div class=\"checks\">\n{idle}{changes}{storm}{proofs}{taps}</div>\n")
+}
+
+fn change(line: &Line) -> String {
+    let verdict = line.verdict.map_or(String::new(), |v| verdict(v) + " ");
+    format!("<p><b>{}</b> {verdict}{}.</p>\n", words::capital(line.head), escape(&line.text))
 }
 
 fn storm(storm: &Storm) -> String {

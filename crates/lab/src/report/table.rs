@@ -2,6 +2,7 @@
 //!
 //! Owns the layout; the words for numbers are in `words`.
 
+use super::change_lines::{self, Line};
 use super::figure::{
     BlackHole, Burst, Direction, FlowTimes, Idle, Proofs, Quantiles, Storm, Taps, Throughput,
     Times, Verdict,
@@ -54,6 +55,18 @@ impl Page {
             line += word;
         }
         self.line(&format!("{indent}{line}"));
+    }
+
+    /// Text that ends in a verdict, broken into lines as without its colour.
+    fn judged_prose(&mut self, text: &str, verdict: Option<Verdict>) {
+        let plain = words::verdict(verdict);
+        self.prose("  ", &format!("{text}: {plain}"));
+        let coloured = self.verdict(verdict);
+        if let Some(last) = self.lines.last_mut()
+            && let Some(start) = last.strip_suffix(&plain)
+        {
+            *last = format!("{start}{coloured}");
+        }
     }
 
     fn verdict(&self, verdict: Option<Verdict>) -> String {
@@ -123,6 +136,7 @@ impl Page {
         self.bursts(&setting.bursts);
         self.idle(setting.idle.as_ref());
         self.black_holes(&setting.black_holes);
+        self.changes(setting);
         self.storm(setting.storm.as_ref());
         self.proofs(setting.proofs.as_ref());
         self.taps(setting.taps.as_ref());
@@ -225,6 +239,16 @@ impl Page {
         }
     }
 
+    fn changes(&mut self, setting: &Setting) {
+        for Line { head, text, verdict } in change_lines::of(setting) {
+            self.line("");
+            match verdict {
+                Some(verdict) => self.judged_prose(&format!("{head}: {text}"), verdict),
+                None => self.prose("  ", &format!("{head}: {text}")),
+            }
+        }
+    }
+
     fn storm(&mut self, storm: Option<&Storm>) {
         let Some(storm) = storm else { return };
         let verdict = self.verdict(Some(storm.verdict()));
@@ -254,8 +278,7 @@ impl Page {
 
     fn taps(&mut self, taps: Option<&Taps>) {
         let Some(taps) = taps else { return };
-        let verdict = self.verdict(Some(taps.verdict()));
-        self.prose("  ", &format!("taps: {}: {verdict}", words::taps(taps)));
+        self.judged_prose(&format!("taps: {}", words::taps(taps)), Some(taps.verdict()));
     }
 
     fn failures(&mut self, results: &Results) {

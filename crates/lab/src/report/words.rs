@@ -69,6 +69,12 @@ pub(super) fn count(value: u64) -> String {
     text
 }
 
+/// With its first letter as at the beginning of a sentence.
+pub(super) fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// A verdict, or that there is none.
 pub(super) fn verdict(verdict: Option<Verdict>) -> String {
     verdict.map_or("not measured".to_owned(), |verdict| verdict.to_string())
@@ -127,19 +133,22 @@ pub(super) fn taps(taps: &Taps) -> String {
 
 /// The whole run's outcome in one sentence for each kind of figure.
 pub(super) fn answer(results: &Results) -> Vec<String> {
-    let (tally, flows) = (results.tally(), results.flows());
+    let (tally, flows, changes) = (results.tally(), results.flows(), results.changes());
     let mut parts = Vec::new();
-    if tally.total() > 0 || flows.total() == 0 {
+    if tally.total() > 0 || flows.total() + changes.total() == 0 {
         parts.push(format!("{} throughput targets met", met_of_all(tally)));
     }
     if flows.total() > 0 {
         parts.push(format!("{} flow targets met", met_of_all(flows)));
     }
-    let missed = tally.missed + flows.missed;
+    if changes.total() > 0 {
+        parts.push(format!("{} targets of changing paths met", met_of_all(changes)));
+    }
+    let missed = tally.missed + flows.missed + changes.missed;
     if missed > 0 {
         parts.push(format!("{missed} missed"));
     }
-    let unmeasured = tally.unmeasured + flows.unmeasured;
+    let unmeasured = tally.unmeasured + flows.unmeasured + changes.unmeasured;
     if unmeasured > 0 {
         parts.push(format!("{unmeasured} not measured"));
     }
@@ -163,8 +172,8 @@ fn of(what: &str, tally: Tally) -> Option<String> {
 /// The verdict on a whole setting: on all that it was measured for. With throughput, proofs are
 /// needed too.
 pub(super) fn setting_verdict(setting: &Setting) -> Option<Verdict> {
-    let figures = [setting.tally(), setting.flows()].into_iter().filter(|tally| tally.total() > 0);
-    let figures = figures.map(Tally::verdict);
+    let figures = [setting.tally(), setting.flows(), setting.changes()];
+    let figures = figures.into_iter().filter(|tally| tally.total() > 0).map(Tally::verdict);
     let storm = setting.storm.as_ref().map(|storm| Some(storm.verdict()));
     let proofs = setting.proofs.as_ref().map(|proofs| Some(proofs.verdict()));
     let proofs = proofs.or((setting.tally().total() > 0).then_some(None));
@@ -183,8 +192,11 @@ pub(super) fn misses(setting: &Setting) -> String {
         1 => Some(format!("1 {kind} target")),
         n => Some(format!("{n} {kind} targets")),
     };
-    let figures =
-        [targets("throughput", setting.tally().missed), targets("flow", setting.flows().missed)];
+    let figures = [
+        targets("throughput", setting.tally().missed),
+        targets("flow", setting.flows().missed),
+        targets("changing path", setting.changes().missed),
+    ];
     let missed = Some(Verdict::Missed);
     let others = [
         (setting.storm.as_ref().map(Storm::verdict) == missed, "the storm"),

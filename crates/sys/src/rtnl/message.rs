@@ -9,7 +9,8 @@ use braid_core::kernel::numbers::{
 use braid_core::kernel::{Route, RouteKind, Rule, Selector};
 use braid_core::path::LinkRoute;
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
     RouteType,
@@ -17,6 +18,8 @@ use netlink_packet_route::route::{
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, route::RouteHeader};
 use rtnetlink::RouteMessageBuilder;
+
+use super::Interface;
 
 /// The question "which way to `ip`?": a whole address as destination, and no dump flag.
 pub(super) fn route_lookup(ip: IpAddr) -> RouteMessage {
@@ -42,7 +45,12 @@ fn local_address(message: &AddressMessage) -> Option<IpAddr> {
     })
 }
 
+/// One that another box has, too, or may turn out to have, cannot be used.
 pub(super) fn address(message: &AddressMessage) -> Option<IpNet> {
+    let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
+    if message.header.flags.intersects(unusable) {
+        return None;
+    }
     let ip = local_address(message)?;
     let link_local = match ip {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -51,13 +59,25 @@ pub(super) fn address(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(ip, message.header.prefix_len).ok().filter(|_| !link_local)
 }
 
-pub(super) fn link_route(message: &RouteMessage, index: u32) -> Option<LinkRoute> {
-    let leaves = message.attributes.contains(&RouteAttribute::Oif(index));
+pub(super) fn is_deprecated(message: &AddressMessage) -> bool {
+    message.header.flags.contains(AddressHeaderFlags::Deprecated)
+}
+
+/// IFF_RUNNING is the state by RFC 2863, by which a link that has not authenticated yet is not up;
+/// IFF_LOWER_UP is the carrier.
+pub(super) fn interface(message: &LinkMessage) -> Interface {
+    let up = LinkFlags::Up | LinkFlags::Running | LinkFlags::LowerUp;
+    Interface { index: message.header.index, is_up: message.header.flags.contains(up) }
+}
+
+pub(super) fn link_route(message: &RouteMessage) -> Option<(u32, LinkRoute)> {
     let ordinary = message.header.kind == RouteType::Unicast
         && table_of(message) == u32::from(RouteHeader::RT_TABLE_MAIN);
     let destination = destination_of(message)?;
     let link_local = destination.addr().is_ipv6() && link_local_prefix(&destination);
-    (leaves && ordinary && !link_local).then(|| LinkRoute { destination, via: gateway_of(message) })
+    let index = interface_of(message)?;
+    let route = LinkRoute { destination, via: gateway_of(message) };
+    (ordinary && !link_local).then_some((index, route))
 }
 
 fn link_local_prefix(prefix: &IpNet) -> bool {

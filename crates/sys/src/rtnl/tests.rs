@@ -43,8 +43,8 @@ fn ip(text: &str) -> IpAddr {
 #[test]
 fn a_lookup_goes_by_rules_and_tables() {
     in_namespace(|rtnl| async move {
-        let first = rtnl.link_index("a1").await.unwrap().unwrap();
-        let second = rtnl.link_index("a2").await.unwrap().unwrap();
+        let first = rtnl.interface("a1").await.unwrap().unwrap().index;
+        let second = rtnl.interface("a2").await.unwrap().unwrap().index;
         let way = async |from, to| rtnl.route_to(ip(from), ip(to)).await.unwrap();
         assert_eq!(way("10.0.1.2", "192.0.2.9").await, Some((first, Some(ip("10.0.1.1")))));
         assert_eq!(way("10.0.2.2", "192.0.2.9").await, Some((second, Some(ip("10.0.2.1")))));
@@ -67,7 +67,7 @@ fn a_lookup_goes_by_rules_and_tables() {
 #[test]
 fn initial_windows_are_written_and_compared() {
     in_namespace(|rtnl| async move {
-        let interface = rtnl.link_index("a1").await.unwrap().unwrap();
+        let interface = rtnl.interface("a1").await.unwrap().unwrap().index;
         let route = |destination: &str, via, window| Route {
             table: TABLE_FIRST_PATH,
             destination: destination.parse().unwrap(),
@@ -89,5 +89,48 @@ fn initial_windows_are_written_and_compared() {
         assert_eq!(sync(Some(40)).await, Changes { added: 3, removed: 3 });
         let removed = rtnl.sync_routes(&BTreeSet::new()).await.unwrap();
         assert_eq!(removed, Changes { added: 0, removed: 3 });
+    });
+}
+
+#[test]
+fn interfaces_addresses_and_routes_are_read() {
+    in_namespace(|rtnl| async move {
+        let shell = |line: &str| {
+            assert!(Command::new("sh").args(["-ec", line]).status().unwrap().success(), "{line}");
+        };
+        assert_eq!(rtnl.interface("a7").await.unwrap(), None);
+        let interface = rtnl.interface("a1").await.unwrap().unwrap();
+        assert!(interface.is_up);
+        shell("ip link set b1 down");
+        assert!(!rtnl.interface("a1").await.unwrap().unwrap().is_up, "no carrier");
+        shell("ip link set b1 up; ip -6 address change 2001:db8:1::2/64 dev a1 preferred_lft 0");
+        shell("seq 3 20 | sed 's/.*/address add 10.0.1.&\\/24 dev a1/' | ip -batch -");
+        shell("ip address add 2001:db8:1::3/64 dev a1 nodad");
+        let addresses = rtnl.addresses(interface.index).await.unwrap();
+        let old: IpNet = "2001:db8:1::2/64".parse().unwrap();
+        assert_eq!((addresses.len(), addresses.last()), (21, Some(&old)), "{addresses:?}");
+        shell("ip route add default via 10.0.1.9 metric 5");
+        let routes = rtnl.main_routes().await.unwrap();
+        let default: IpNet = "0.0.0.0/0".parse().unwrap();
+        let found: Vec<_> = routes.iter().filter(|(_, r)| r.destination == default).collect();
+        let via = Some(ip("10.0.1.1"));
+        assert_eq!(found, [&(interface.index, LinkRoute { destination: default, via })]);
+    });
+}
+
+#[test]
+fn a_rule_that_is_refused_keeps_no_other_away() {
+    in_namespace(|rtnl| async move {
+        let rule = |table, text: &str| {
+            let (from, to) = text.split_once(' ').unwrap();
+            let selector = braid_core::kernel::Selector::Way { from: ip(from), to: ip(to) };
+            Rule { priority: 4710, selector, table }
+        };
+        // Two families in one rule.
+        let wanted =
+            BTreeSet::from([rule(4771, "10.0.1.2 2001:db8::1"), rule(4772, "10.0.2.2 192.0.2.1")]);
+        assert!(rtnl.sync_rules(&wanted).await.is_err());
+        let without: BTreeSet<_> = wanted.into_iter().filter(|rule| rule.table == 4772).collect();
+        assert_eq!(rtnl.sync_rules(&without).await.unwrap(), Changes::default());
     });
 }
