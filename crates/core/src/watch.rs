@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
 
-/// Changes come in bursts (an interface, its addresses, its routes): they are looked at together, so
-/// long after the first.
+/// Changes come in bursts (an interface, its addresses, its routes): the first is looked at at once,
+/// since it may be a link that is lost, and the others together, so long after that.
 const BURST: Duration = Duration::from_millis(50);
 
 /// First and longest pause before something is put back once more.
@@ -21,6 +21,7 @@ const PEACE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Watch {
     look: Option<Instant>,
+    looked: Option<Instant>,
     /// When something was put back last, and how often since peace ended.
     restored: Option<(Instant, u32)>,
     rests_until: Option<Instant>,
@@ -30,14 +31,15 @@ pub struct Watch {
 impl Default for Watch {
     fn default() -> Self {
         let again = Backoff::new(AGAIN);
-        Self { look: None, restored: None, rests_until: None, again }
+        Self { look: None, looked: None, restored: None, rests_until: None, again }
     }
 }
 
 impl Watch {
     /// Something has changed.
     pub fn handle_change(&mut self, now: Instant) {
-        self.look.get_or_insert(now + BURST);
+        let next = self.looked.map_or(now, |looked| now.max(looked + BURST));
+        self.look.get_or_insert(next);
     }
 
     /// When to look; `None` while nothing has changed.
@@ -49,6 +51,7 @@ impl Watch {
     /// The state is looked at; whether what others have taken away may be put back now. If not, it is
     /// looked at again when it may.
     pub fn look(&mut self, now: Instant) -> bool {
+        self.looked = Some(now);
         self.look = self.rests_until.filter(|until| *until > now);
         self.look.is_none()
     }
@@ -80,17 +83,20 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_burst_is_looked_at_once_and_soon() {
+    fn of_a_burst_the_first_is_looked_at_at_once_and_the_rest_together() {
         let (mut watch, start) = (Watch::default(), Instant::now());
         assert_eq!(watch.wake(), None);
-        for ms in 0..200 {
+        watch.handle_change(start);
+        assert_eq!(watch.wake(), Some(start));
+        assert!(watch.look(start));
+        assert_eq!(watch.wake(), None);
+        for ms in 1..200 {
             watch.handle_change(start + ms * MS);
         }
         assert_eq!(watch.wake(), Some(start + BURST));
         assert!(watch.look(start + BURST));
-        assert_eq!(watch.wake(), None);
         watch.handle_change(start + 300 * MS);
-        assert_eq!(watch.wake(), Some(start + 300 * MS + BURST));
+        assert_eq!(watch.wake(), Some(start + 300 * MS));
     }
 
     /// Somebody takes our rules away whenever they are there.
@@ -114,7 +120,7 @@ mod tests {
         now += PEACE;
         assert!(watch.look(now));
         assert_eq!(watch.handle_restored(now), 1);
-        watch.handle_change(now);
+        watch.handle_change(now + BURST);
         assert!(!watch.look(now + BURST));
         assert_eq!(watch.wake(), Some(now + AGAIN.0));
     }

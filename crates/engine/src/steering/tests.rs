@@ -123,6 +123,8 @@ fn the_far_box_manages_its_own_connections() {
     shell(&far, "sysctl -qw net.mptcp.path_manager=userspace", &near);
     let mut monitor = Command::new("ip");
     monitor.args(["mptcp", "monitor"]).stdout(std::process::Stdio::null());
-    let _monitor = far.spawn(monitor).unwrap();
+    let mut monitor = far.spawn(monitor).unwrap();
     between(&near, &far);
+    monitor.kill().unwrap();
+    monitor.wait().unwrap();
 }
