@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use braid_core::kernel::numbers::NFT_TABLE;
-use braid_core::kernel::{Plan, Sysctl, Want};
+use braid_core::kernel::{Plan, Sysctl};
 use braid_sys::mptcp_pm::{Limits, PathManager};
 use braid_sys::rtnl::{Changes, Rtnl, RtnlError};
 use braid_sys::{nft, sysctl};
@@ -24,8 +24,11 @@ use crate::state_file::state_file;
 use crate::status::KernelReport;
 
 mod lock;
+mod sysctls;
 
 use lock::{Lock, lock};
+pub(crate) use sysctls::change_of;
+use sysctls::{Changed, put_back};
 
 /// Subflows that a connection may have beside the first: the kernel's own maximum.
 const MOST_SUBFLOWS: u32 = 8;
@@ -39,13 +42,6 @@ struct Remembered {
     mptcp_limits: Option<(u32, u32)>,
     /// Endpoints that the kernel had made by itself already; those to come are our carriers'.
     implicit_endpoints: Vec<(u8, IpAddr)>,
-}
-
-/// A sysctl's value before, and the one that braid gave it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Changed {
-    pub(crate) before: String,
-    pub(crate) ours: String,
 }
 
 /// The kernel state of this namespace, locked for us.
@@ -186,7 +182,7 @@ impl Kernel {
     /// What cannot be put back stays remembered for the next start.
     async fn put_back(&mut self) {
         self.remembered.sysctls.retain(|name, changed| {
-            let outcome = put_sysctl_back(name, changed);
+            let outcome = put_back(name, changed);
             outcome.inspect_err(|e| warn!("cannot put sysctl {name} back: {e}")).is_err()
         });
         if let Some((accepted_addresses, subflows)) = self.remembered.mptcp_limits {
@@ -361,65 +357,9 @@ fn recall(memory: &Path) -> Remembered {
     if remembered.boot == boot { remembered } else { Remembered { boot, ..Remembered::default() } }
 }
 
-/// Puts a sysctl back, unless somebody has changed it since.
-fn put_sysctl_back(name: &str, changed: &Changed) -> io::Result<()> {
-    let ours = |value: String| value.split_whitespace().eq(changed.ours.split_whitespace());
-    if sysctl::read(name)?.is_some_and(ours) {
-        sysctl::write(name, &changed.before)?;
-    }
-    Ok(())
-}
-
-/// How a sysctl has to be changed; `None` when it stands as wanted, or is not there and not needed.
-pub(crate) fn change_of(wanted: &Sysctl) -> Result<Option<Changed>, StartError> {
-    let name = wanted.name;
-    let current =
-        sysctl::read(name).map_err(|error| StartError::System("cannot read a sysctl", error))?;
-    match current {
-        Some(before) => {
-            let ours = value_to_set(&wanted.want, &before);
-            Ok(ours.map(|ours| Changed { before, ours }))
-        }
-        None if wanted.needed => {
-            let source = io::ErrorKind::NotFound.into();
-            Err(StartError::Sysctl { name, wanted: String::new(), source })
-        }
-        None => {
-            debug!("this kernel has no sysctl {name}");
-            Ok(None)
-        }
-    }
-}
-
-/// The value that a sysctl has to be given; `None` when it stands as wanted.
-fn value_to_set(want: &Want, current: &str) -> Option<String> {
-    match want {
-        Want::Exactly(value) => (value != current).then(|| value.clone()),
-        Want::LastTwoAtLeast(first, most) => {
-            let numbers: Vec<u64> =
-                current.split_whitespace().map_while(|number| number.parse().ok()).collect();
-            let [least, old_first, old_most] = numbers[..] else { return None };
-            let wanted = [least, old_first.max(*first), old_most.max(*most)];
-            (wanted[..] != numbers).then(|| wanted.map(|number| number.to_string()).join(" "))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_is_too_small_is_raised() {
-        let wanted = Want::LastTwoAtLeast(20, 100);
-        assert_eq!(value_to_set(&wanted, "4\t16\t50"), Some("4 20 100".into()));
-        assert_eq!(value_to_set(&wanted, "4\t30\t50"), Some("4 30 100".into()));
-        assert_eq!(value_to_set(&wanted, "4\t20\t200"), None);
-        assert_eq!(value_to_set(&wanted, "what is this"), None);
-        let exactly = Want::Exactly("0".into());
-        assert_eq!(value_to_set(&exactly, "3600"), Some("0".into()));
-        assert_eq!(value_to_set(&exactly, "0"), None);
-    }
 
     #[test]
     fn what_is_remembered_reads_back_and_rubbish_is_nothing() {

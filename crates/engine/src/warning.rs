@@ -47,7 +47,7 @@ pub enum Warning {
          a gateway of a path"
     )]
     Unreached(String),
-    /// A path does not lead to a peer that others lead to.
+    /// A path that is up does not lead to a peer.
     #[error("path.interface: \"{path}\" does not lead to peer \"{peer}\": {reason}")]
     NoWay {
         /// The path's interface.
