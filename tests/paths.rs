@@ -257,7 +257,7 @@ fn nft_ruleset_is_flushed() -> Result<()> {
         pair.close()?;
         until_carry(&topology, &[0, 1])
     })?;
-    let restored = "restored what something else had changed: the nftables table";
+    let restored = "restored what something else had changed: nftables table";
     for running in [&mut boxes.ingress, &mut boxes.egress] {
         says_times(running, restored, 3)?;
         ensure!(said(running, restored) == 3, "more often than it was taken away");

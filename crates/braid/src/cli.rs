@@ -13,14 +13,17 @@ braid joins the links between two boxes into one.
 
   braid run -c FILE [--log LEVEL]
                       run this box; LEVEL: error, warn, info (default), debug, trace
+  braid check -c FILE look for all that is wrong with FILE and this machine, changing nothing
+  braid status [--json]
+                      what the box that runs here does
   braid keygen FILE   make a key pair: private key into FILE (0600), public key printed
   braid pubkey FILE   print the public key of the private key in FILE
   braid --version     print the version
   braid --help        print this
 
-Exit codes: 0 stopped as asked, 64 wrong command line, 69 the system lacks something (MPTCP,
-nftables), 71 the system refused, 73 something needed is in use, 77 no permission,
-78 wrong configuration or key file. Each with one line on standard error.";
+Exit codes: 0 stopped as asked or nothing wrong, 64 wrong command line, 69 the system lacks
+something (MPTCP, nftables) or braid does not run, 71 the system refused, 73 something needed is in use, 77 no permission,
+78 wrong configuration or key file. Each but 0 with one line on standard error.";
 
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +40,16 @@ pub(crate) enum Command {
         config: PathBuf,
         /// The least important messages to log.
         level: Level,
+    },
+    /// Check this configuration and the machine.
+    Check {
+        /// The configuration's file.
+        config: PathBuf,
+    },
+    /// Print the status of the box that runs here.
+    Status {
+        /// As JSON.
+        json: bool,
     },
 }
 
@@ -87,6 +100,8 @@ fn parse_arguments(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error>
         Value(name) if name == "keygen" => Command::Keygen(parser.value()?.into()),
         Value(name) if name == "pubkey" => Command::Pubkey(parser.value()?.into()),
         Value(name) if name == "run" => parse_run(&mut parser)?,
+        Value(name) if name == "check" => parse_check(&mut parser)?,
+        Value(name) if name == "status" => parse_status(&mut parser)?,
         Value(name) => return Err(format!("no such command: {}", name.display()).into()),
         other => return Err(other.unexpected()),
     };
@@ -109,6 +124,29 @@ fn parse_run(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
     Ok(Command::Run { config, level })
 }
 
+fn parse_check(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let mut config = None;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('c') | Long("config") => config = Some(PathBuf::from(parser.value()?)),
+            other => return Err(other.unexpected()),
+        }
+    }
+    let config = config.ok_or("`check` needs -c FILE")?;
+    Ok(Command::Check { config })
+}
+
+fn parse_status(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let mut json = false;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("json") => json = true,
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Command::Status { json })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,8 +162,17 @@ mod tests {
     }
 
     #[test]
+    fn check_takes_a_file_and_status_a_form() {
+        assert_eq!(parsed("check -c b.toml"), Ok(Command::Check { config: "b.toml".into() }));
+        assert_eq!(parsed("status"), Ok(Command::Status { json: false }));
+        assert_eq!(parsed("status --json"), Ok(Command::Status { json: true }));
+    }
+
+    #[test]
     fn what_is_not_understood_is_refused() {
-        for words in ["", "walk", "run", "keygen", "keygen a b", "run -x", "--helpp"] {
+        for words in
+            ["", "walk", "run", "check", "status x", "keygen", "keygen a b", "run -x", "--helpp"]
+        {
             assert_eq!(parsed(words).unwrap_err().0, Exit::Usage, "{words}");
         }
     }

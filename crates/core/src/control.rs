@@ -4,6 +4,8 @@
 //! Encoding and parsing only; the TLS connection that carries the messages, and when which one is
 //! due, is the engine's.
 
+use serde::{Deserialize, Serialize};
+
 use crate::addr::{HostAddr, SinkAddr};
 use crate::keys::Suite;
 use crate::opening::{Failure, OpeningError, put_addresses, take_addresses};
@@ -78,7 +80,8 @@ pub struct Hello {
 }
 
 /// How `data` records are protected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protection {
     /// Sealed, like all other records.
     #[default]

@@ -10,7 +10,9 @@
 //! an opening ([`opening`]), [`flow`] decides what each of its endings means, and [`credit`] how
 //! much of it may be on its way on a shared carrier. [`policy`] says which sinks a peer may reach,
 //! from which source, [`backoff`] when a lost session is dialled again, [`demand`] and [`stock`] how
-//! many carriers there should be, [`heartbeat`] and [`health`] which ways to a peer live ([`far_ways`]: as the other box sees it), and [`destinations`] which sinks a flow is opened to without asking.
+//! many carriers there should be, [`heartbeat`] and [`health`] which ways to a peer live ([`far_ways`]:
+//! as the other box sees it), and [`destinations`] which sinks a flow is opened to without asking.
+//! [`watch`] says when a box looks at its paths again, and [`status`] is what it says of itself.
 
 pub mod addr;
 pub mod backoff;
@@ -34,6 +36,7 @@ pub mod path;
 pub mod policy;
 pub mod record;
 pub mod seal;
+pub mod status;
 pub mod stock;
 pub mod watch;
 pub mod ways;

@@ -37,8 +37,8 @@ const LEAST_WINDOW: u32 = 10;
 /// An established carrier that no flow is on.
 #[derive(Debug)]
 pub struct Carrier {
-    /// The MPTCP connection.
-    pub stream: TcpStream,
+    /// The MPTCP connection. Nobody else holds it for longer than a look.
+    pub stream: Arc<TcpStream>,
     /// What is sent.
     pub out: Outgoing,
     /// What comes.
@@ -185,7 +185,7 @@ impl Carrier {
         let opener = Opener::new(suite, secret(hears), clear);
         let opens = we_dial != kind.acceptor_opens;
         Self {
-            stream,
+            stream: Arc::new(stream),
             out: Outgoing::new(sealer, clear, Arc::clone(&session.pulse)),
             incoming: Incoming::new(opener, Arc::clone(&session.pulse)),
             turns: if opens { Turns::opener() } else { Turns::other() },

@@ -153,6 +153,7 @@ pub(crate) async fn serve(peering: Arc<Peering>, mut carrier: Carrier) {
                 return;
             }
         };
+        let _busy = peering.serving.add();
         let connected = tokio::select! {
             connected = fetch_or_connect(&peering, &open) => connected,
             () = flow::fault(&carrier.stream) => return,

@@ -173,6 +173,11 @@ impl Gate {
 }
 
 impl Unproved {
+    /// How often its bound was met.
+    pub(crate) fn bound_met(&self) -> u64 {
+        self.bound.times()
+    }
+
     fn add(&self, task: AbortHandle) {
         let (last, tasks) = &mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         if tasks.is_full() {

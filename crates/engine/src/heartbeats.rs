@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use braid_core::health::{Action, Health, State, TcpSigns, Trouble};
+use braid_core::health::{Action, Health, Report, State, TcpSigns, Trouble};
 use braid_core::heartbeat::{HEARTBEAT_LEN, Heartbeat, Opener, Sealer};
 use braid_core::keys::SessionId;
 use braid_core::path::Pairing;
@@ -66,6 +66,11 @@ struct Asking {
 impl Vitals {
     pub(crate) fn new(now: Instant) -> Self {
         Self(Mutex::new(Health::new(now)))
+    }
+
+    /// How the ways are, by their paths' numbers.
+    pub(crate) fn reports(&self) -> BTreeMap<usize, Report> {
+        self.health().reports().collect()
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {

@@ -57,13 +57,17 @@ pub fn generate(file: &Path) -> Result<PublicKey, IdentityError> {
 /// # Errors
 /// When `file` cannot be read or holds no key.
 pub fn load(file: &Path) -> Result<Identity, IdentityError> {
-    let mode = fs::metadata(file).map_or(0, |found| found.permissions().mode());
-    if mode & 0o077 != 0 {
+    if others_may_read(file) {
         warn!("{}: others may read this private key: chmod 600", file.display());
     }
     let text = fs::read_to_string(file).map_err(|e| IdentityError::Read(file.to_owned(), e))?;
     let private: PrivateKey = text.parse().map_err(|e| IdentityError::Text(file.to_owned(), e))?;
     Ok(Identity { public: public(&private)?, private })
+}
+
+/// Whether a key file can be read by others than its owner.
+pub(crate) fn others_may_read(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|found| found.permissions().mode() & 0o077 != 0)
 }
 
 fn public(private: &PrivateKey) -> Result<PublicKey, IdentityError> {

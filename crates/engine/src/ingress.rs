@@ -56,7 +56,7 @@ pub struct Ingress {
     last_ask: AtomicU32,
     /// Flows of each host.
     hosts: Mutex<HashMap<IpAddr, usize>>,
-    of_host: Bound,
+    pub(crate) of_host: Bound,
     trouble: Trouble,
 }
 

@@ -5,28 +5,30 @@
 //! the network namespace: one braid runs in each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use braid_core::kernel::numbers::NFT_TABLE;
-use braid_core::kernel::{Plan, Sysctl, Want};
+use braid_core::kernel::{Plan, Sysctl};
 use braid_sys::mptcp_pm::{Limits, PathManager};
-use braid_sys::resource::network_namespace;
 use braid_sys::rtnl::{Changes, Rtnl, RtnlError};
 use braid_sys::{nft, sysctl};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
 use crate::error::StartError;
+use crate::state_file::state_file;
+use crate::status::KernelReport;
 
 mod lock;
+mod sysctls;
 
 use lock::{Lock, lock};
-
-/// Where locks and remembered values are: on a file system that is empty after a restart.
-const STATE_DIRECTORY: &str = "/var/run/braid";
+pub(crate) use sysctls::change_of;
+use sysctls::{Changed, put_back};
 
 /// Subflows that a connection may have beside the first: the kernel's own maximum.
 const MOST_SUBFLOWS: u32 = 8;
@@ -42,13 +44,6 @@ struct Remembered {
     implicit_endpoints: Vec<(u8, IpAddr)>,
 }
 
-/// A sysctl's value before, and the one that braid gave it.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Changed {
-    before: String,
-    ours: String,
-}
-
 /// The kernel state of this namespace, locked for us.
 #[derive(Debug)]
 pub struct Kernel {
@@ -60,6 +55,8 @@ pub struct Kernel {
     /// Sysctls that the system did not let us set.
     given_up: BTreeSet<&'static str>,
     memory: PathBuf,
+    /// What is done, for the status.
+    pub(crate) report: KernelReport,
     _lock: Lock,
 }
 
@@ -77,10 +74,19 @@ pub struct Touched {
 /// What was done to the kernel so that it holds the plan again.
 #[derive(Debug, Default)]
 pub struct Mended {
-    /// What was put right, in words.
-    pub done: Vec<String>,
+    /// What was put right.
+    pub done: Vec<Done>,
     /// The first thing that could not be.
     pub refused: Option<StartError>,
+}
+
+/// One thing that was put right.
+#[derive(Debug)]
+pub struct Done {
+    /// Its name, as `routes`.
+    pub what: String,
+    /// What was added and removed; none where it was put right as a whole.
+    changes: Option<Changes>,
 }
 
 impl Kernel {
@@ -89,15 +95,13 @@ impl Kernel {
     /// # Errors
     /// When another braid runs here, or the kernel refuses.
     pub async fn acquire(rtnl: Rtnl) -> Result<Self, StartError> {
-        let namespace = network_namespace()
-            .map_err(|error| StartError::System("cannot name the network namespace", error))?;
-        let directory = Path::new(STATE_DIRECTORY);
-        let lock = lock(&directory.join(format!("net-{namespace:x}.lock")))?;
-        let memory = directory.join(format!("net-{namespace:x}.json"));
+        let lock = lock(&state_file("net", "lock")?)?;
+        let memory = state_file("net", "json")?;
         let remembered = recall(&memory);
-        let manager = PathManager::connect()?;
+        let (manager, report) = (PathManager::connect()?, KernelReport::default());
         let (table, given_up) = (None, BTreeSet::new());
-        let mut kernel = Self { rtnl, manager, remembered, table, given_up, memory, _lock: lock };
+        let mut kernel =
+            Self { rtnl, manager, remembered, table, given_up, memory, report, _lock: lock };
         if kernel.clear().await? {
             info!("removed what a braid that was killed had left in the kernel");
         }
@@ -124,18 +128,16 @@ impl Kernel {
         if touched.values {
             for wanted in &plan.sysctls {
                 let set = self.set_sysctl(wanted);
-                mended.note(set.map(|set| set.then(|| format!("sysctl {}", wanted.name))));
+                mended.note(&format!("sysctl {}", wanted.name), set);
             }
-            let raised = self.raise_limits().await;
-            mended.note(raised.map(|raised| raised.then(|| "the MPTCP limits".to_owned())));
+            mended.note("MPTCP limits", self.raise_limits().await);
         }
         if touched.routing {
             mended.note_changes("routes", self.rtnl.sync_routes(&plan.routes).await);
             mended.note_changes("rules", self.rtnl.sync_rules(&plan.rules).await);
         }
         if touched.table {
-            let loaded = self.load_table(&plan.ruleset.text());
-            mended.note(loaded.map(|loaded| loaded.then(|| "the nftables table".to_owned())));
+            mended.note("nftables table", self.load_table(&plan.ruleset.text()));
         }
         mended
     }
@@ -180,7 +182,7 @@ impl Kernel {
     /// What cannot be put back stays remembered for the next start.
     async fn put_back(&mut self) {
         self.remembered.sysctls.retain(|name, changed| {
-            let outcome = put_sysctl_back(name, changed);
+            let outcome = put_back(name, changed);
             outcome.inspect_err(|e| warn!("cannot put sysctl {name} back: {e}")).is_err()
         });
         if let Some((accepted_addresses, subflows)) = self.remembered.mptcp_limits {
@@ -235,31 +237,30 @@ impl Kernel {
         if self.given_up.contains(name) {
             return Ok(false);
         }
-        let failed =
-            |value: &str, source| StartError::Sysctl { name, wanted: value.to_owned(), source };
-        let current = sysctl::read(name)
-            .map_err(|error| StartError::System("cannot read a sysctl", error))?;
-        let Some(current) = current else {
-            if wanted.needed {
-                return Err(failed("", io::ErrorKind::NotFound.into()));
-            }
-            debug!("this kernel has no sysctl {name}");
-            return Ok(false);
-        };
-        let Some(value) = value_to_set(&wanted.want, &current) else { return Ok(false) };
-        let changed = Changed { before: current, ours: value.clone() };
-        self.remembered.sysctls.entry(name.to_owned()).or_insert(changed);
+        let Some(changed) = change_of(wanted)? else { return Ok(false) };
+        let ours = changed.ours.clone();
+        // What was before the first change is what will be put back.
+        let first = self.remembered.sysctls.entry(name.to_owned()).or_insert(changed);
+        let before = first.before.clone();
         self.remember()?;
-        match sysctl::write(name, &value) {
-            Ok(()) => info!("sysctl {name} set to \"{value}\" while braid runs"),
-            Err(error) if wanted.needed => return Err(failed(&value, error)),
-            Err(error) => {
-                warn!("{}; braid goes on without", failed(&value, error));
+        match sysctl::write(name, &ours) {
+            Ok(()) => {
+                info!("sysctl {name} set to \"{ours}\" while braid runs");
+                self.report.changed(name, before, ours);
+                Ok(true)
+            }
+            Err(source) => {
+                let reason = source.to_string();
+                let refused = StartError::Sysctl { name, wanted: ours.clone(), source };
+                if wanted.needed {
+                    return Err(refused);
+                }
+                warn!("{refused}; braid goes on without");
+                self.report.refused(name, ours, reason);
                 self.given_up.insert(name);
-                return Ok(false);
+                Ok(false)
             }
         }
-        Ok(true)
     }
 
     async fn remember_limits(&mut self) -> Result<(), StartError> {
@@ -309,18 +310,37 @@ impl Touched {
 }
 
 impl Mended {
-    fn note(&mut self, outcome: Result<Option<String>, StartError>) {
+    /// That it was put right, or was as it should be.
+    fn note(&mut self, what: &str, outcome: Result<bool, StartError>) {
         match outcome {
-            Ok(done) => self.done.extend(done),
-            Err(error) => self.refused = self.refused.take().or(Some(error)),
+            Ok(true) => self.done.push(Done { what: what.to_owned(), changes: None }),
+            Ok(false) => {}
+            Err(error) => self.refuse(error),
         }
     }
 
-    fn note_changes(&mut self, what: &str, changes: Result<Changes, RtnlError>) {
-        let words = |Changes { added, removed }: Changes| {
-            (added + removed > 0).then(|| format!("{what} (+{added} -{removed})"))
-        };
-        self.note(changes.map(words).map_err(StartError::from));
+    fn note_changes(&mut self, what: &str, outcome: Result<Changes, RtnlError>) {
+        match outcome {
+            Ok(changes) if changes == Changes::default() => {}
+            Ok(changes) => {
+                self.done.push(Done { what: what.to_owned(), changes: Some(changes) });
+            }
+            Err(error) => self.refuse(error.into()),
+        }
+    }
+
+    fn refuse(&mut self, error: StartError) {
+        self.refused = self.refused.take().or(Some(error));
+    }
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        match self.changes {
+            Some(Changes { added, removed }) => write!(f, " (+{added} -{removed})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -337,44 +357,9 @@ fn recall(memory: &Path) -> Remembered {
     if remembered.boot == boot { remembered } else { Remembered { boot, ..Remembered::default() } }
 }
 
-/// Puts a sysctl back, unless somebody has changed it since.
-fn put_sysctl_back(name: &str, changed: &Changed) -> io::Result<()> {
-    let ours = |value: String| value.split_whitespace().eq(changed.ours.split_whitespace());
-    if sysctl::read(name)?.is_some_and(ours) {
-        sysctl::write(name, &changed.before)?;
-    }
-    Ok(())
-}
-
-/// The value that a sysctl has to be given; `None` when it stands as wanted.
-fn value_to_set(want: &Want, current: &str) -> Option<String> {
-    match want {
-        Want::Exactly(value) => (value != current).then(|| value.clone()),
-        Want::LastTwoAtLeast(first, most) => {
-            let numbers: Vec<u64> =
-                current.split_whitespace().map_while(|number| number.parse().ok()).collect();
-            let [least, old_first, old_most] = numbers[..] else { return None };
-            let wanted = [least, old_first.max(*first), old_most.max(*most)];
-            (wanted[..] != numbers).then(|| wanted.map(|number| number.to_string()).join(" "))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_is_too_small_is_raised() {
-        let wanted = Want::LastTwoAtLeast(20, 100);
-        assert_eq!(value_to_set(&wanted, "4\t16\t50"), Some("4 20 100".into()));
-        assert_eq!(value_to_set(&wanted, "4\t30\t50"), Some("4 30 100".into()));
-        assert_eq!(value_to_set(&wanted, "4\t20\t200"), None);
-        assert_eq!(value_to_set(&wanted, "what is this"), None);
-        let exactly = Want::Exactly("0".into());
-        assert_eq!(value_to_set(&exactly, "3600"), Some("0".into()));
-        assert_eq!(value_to_set(&exactly, "0"), None);
-    }
 
     #[test]
     fn what_is_remembered_reads_back_and_rubbish_is_nothing() {

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{debug, info, warn};
 
 use crate::carrier::Carrier;
+use crate::census::Census;
 use crate::counter::Counter;
 use crate::dial::{Dialler, random};
 use crate::directory::Directory;
@@ -73,9 +74,14 @@ pub struct Peering {
     /// Carriers on which the peer opens and that we dial.
     pub(crate) theirs: Theirs,
     pub(crate) dialling: Counter,
+    /// Single carriers with a flow of the peer.
+    pub(crate) serving: Counter,
+    /// All carriers, to be looked at.
+    pub(crate) census: Census,
     /// Carriers that may be accepted.
     pub(crate) acceptable: Arc<Semaphore>,
-    /// Flows that may be taken from our hosts, and from the peer's.
+    /// Flows that may be taken from our hosts, and from the peer's: so many of each, and how many more.
+    pub(crate) flow_bound: usize,
     pub(crate) flows_out: Arc<Semaphore>,
     pub(crate) flows_in: Arc<Semaphore>,
     budget: Arc<Budget>,
@@ -167,7 +173,10 @@ impl Peering {
             pool: Arc::new(Pool::new(Instant::now())),
             theirs: Theirs::default(),
             dialling: Counter::default(),
+            serving: Counter::default(),
+            census: Census::default(),
             acceptable: Arc::new(Semaphore::new(carriers + SLACK)),
+            flow_bound: flows,
             flows_out: Arc::new(Semaphore::new(flows)),
             flows_in: Arc::new(Semaphore::new(flows)),
             budget: Arc::new(Budget::new(budget)),
@@ -397,6 +406,7 @@ impl Peering {
 
     /// Puts a carrier to its use.
     pub(crate) fn place(self: &Arc<Self>, carrier: Carrier) {
+        self.census.add(&carrier);
         let peering = Arc::clone(self);
         match (carrier.we_open, carrier.kind.shared) {
             (true, false) => self.pool.add(Box::new(carrier)),

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use braid_core::keys::SessionId;
+use braid_core::status::CarrierCounts;
 use braid_core::stock::{Held, Stock, Worth};
 use braid_sys::mptcp::{self, SubflowInfo};
 use tokio::sync::Notify;
@@ -180,6 +181,13 @@ impl Pool {
         let mut state = self.state();
         let held = self.held(&state, terms);
         (held.have(), state.stock.lack(Instant::now(), &held, terms.bound))
+    }
+
+    /// What it holds.
+    pub(crate) fn counts(&self) -> CarrierCounts {
+        let state = self.state();
+        let (idle, shared) = (state.idle.len(), state.shared.len());
+        CarrierCounts { idle, busy: self.busy.count(), shared }
     }
 
     fn held(&self, state: &State, terms: Terms<'_>) -> Held {

@@ -53,7 +53,7 @@ impl Carrier {
         failure: Option<Failure>,
     ) -> (SingleOutlet<'_>, SingleInlet<'_>, &TcpStream) {
         let Self { stream, out, incoming, turns, place, .. } = self;
-        let place = place.as_ref();
+        let (stream, place): (&TcpStream, _) = (stream, place.as_ref());
         let outlet = SingleOutlet { stream, out, place, flow, failure };
         (outlet, SingleInlet { stream, place, incoming, turns }, stream)
     }

@@ -13,15 +13,18 @@ use std::time::{Duration, Instant};
 use braid_core::config::PathConfig;
 use braid_core::kernel::numbers::NFT_TABLE;
 use braid_core::kernel::{Plan, Ruleset, Sysctl};
-use braid_core::path::{Link, Pairing, Path, Role, in_order, pair_by_endpoint};
+use braid_core::key::PublicKey;
+use braid_core::path::{Link, Pairing, Path, Role, pair_by_endpoint};
 use braid_core::watch::Watch;
 use braid_sys::notices::Notices;
 use braid_sys::rtnl::{Rtnl, RtnlError};
 use tracing::{debug, info, warn};
 
 use crate::dial::Dialler;
-use crate::kernel::{Kernel, Touched};
+use crate::kernel::{Done, Kernel, Touched};
+use crate::survey;
 use crate::throttle::Throttle;
+use crate::warning::Warning;
 
 /// Between two looks at sysctls and limits, of whose changes nobody tells.
 const VALUES: Duration = Duration::from_secs(5);
@@ -43,6 +46,7 @@ pub(crate) struct Wanted {
 /// A peer that is dialled.
 #[derive(Debug)]
 pub(crate) struct Dialled {
+    pub(crate) public_key: PublicKey,
     pub(crate) name: String,
     pub(crate) endpoints: Vec<SocketAddr>,
 }
@@ -61,59 +65,29 @@ pub(crate) struct Ears {
 }
 
 impl Wanted {
-    /// Reads the paths; addresses that were there `before` come first.
-    pub(crate) async fn look(&self, rtnl: &Rtnl, before: &[Path]) -> Result<View, RtnlError> {
-        let routes = rtnl.main_routes().await?;
-        let mut paths = Vec::new();
-        for (number, path) in self.paths.iter().enumerate() {
-            let found = rtnl.interface(&path.interface).await?;
-            let index = found.map_or(0, |interface| interface.index);
-            let link = match found {
-                Some(interface) if interface.is_up => Link::Up,
-                Some(_) => Link::Down,
-                None => Link::Missing,
-            };
-            let addresses = if found.is_some() { rtnl.addresses(index).await? } else { Vec::new() };
-            let known = before.get(number).map_or(&[][..], |before| &before.addresses);
-            let of_it = routes.iter().filter(|(interface, _)| *interface == index);
-            paths.push(Path {
-                interface: path.interface.clone(),
-                link,
-                index,
-                role: path.role,
-                addresses: in_order(known, &addresses),
-                routes: of_it.map(|(_, route)| *route).collect(),
-            });
-        }
+    /// What follows from the paths.
+    pub(crate) fn view(&self, paths: Vec<Path>) -> View {
         let ways: Vec<Pairing> = self.peers.iter().flat_map(|peer| peer.ways(&paths)).collect();
         let (ruleset, sysctls) = (self.ruleset.clone(), self.sysctls.clone());
         let plan = Plan::new(ruleset, &paths, &ways, sysctls, self.v6);
-        Ok(View { paths, plan })
+        View { paths, plan }
     }
 
     /// Says what is other than `before`.
     pub(crate) fn report(&self, before: &[Path], now: &[Path]) {
         for (number, path) in now.iter().enumerate() {
             let is_news = before.get(number).map(|before| before.link) != Some(path.link);
-            match path.link {
-                _ if !is_news || path.role == Role::Off => {}
-                Link::Up => info!(path = path.interface, "path is up"),
-                Link::Down => {
-                    warn!(path = path.interface, "path is down: no carrier, or switched off");
-                }
-                Link::Missing => warn!(
-                    path = path.interface,
-                    "path is down: there is no interface \"{}\" here (see `ip link`)",
-                    path.interface
-                ),
+            if !is_news || path.role == Role::Off {
+                continue;
+            }
+            match Warning::of_link(path) {
+                Some(warning) => warn!(path = path.interface, "{warning}"),
+                None => info!(path = path.interface, "path is up"),
             }
         }
-        for (first, second) in same_addresses(now) {
-            if !same_addresses(before).contains(&(first, second)) {
-                warn!(
-                    "paths \"{first}\" and \"{second}\" have the same address: only \"{first}\" is \
-                     used while both are up. Give the modem behind \"{second}\" another network"
-                );
+        for pair in same_addresses(now) {
+            if !same_addresses(before).contains(&pair) {
+                warn!("{}", Warning::of_same(pair));
             }
         }
         self.peers.iter().for_each(|peer| peer.report(before, now));
@@ -121,7 +95,7 @@ impl Wanted {
 }
 
 /// Paths that are up with an address of another path, behind that one.
-fn same_addresses(paths: &[Path]) -> Vec<(&str, &str)> {
+pub(crate) fn same_addresses(paths: &[Path]) -> Vec<(&str, &str)> {
     let up = |path: &&Path| path.link == Link::Up && path.role != Role::Off;
     let mut found = Vec::new();
     for (number, second) in paths.iter().enumerate().filter(|(_, path)| up(path)) {
@@ -137,7 +111,7 @@ fn same_addresses(paths: &[Path]) -> Vec<(&str, &str)> {
 
 impl Dialled {
     /// All ways to it, whichever of its endpoints is the first choice.
-    fn ways(&self, paths: &[Path]) -> Vec<Pairing> {
+    pub(crate) fn ways(&self, paths: &[Path]) -> Vec<Pairing> {
         let mut ways = Vec::new();
         for way in pair_by_endpoint(paths, &self.endpoints).concat() {
             if !ways.contains(&way) {
@@ -158,10 +132,7 @@ impl Dialled {
             info!(peer, path, local = %way.local, remote = %way.remote, "way");
         }
         if new.is_empty() && (before.is_empty() || !old.is_empty()) {
-            warn!(
-                "no [[path]] leads to peer \"{peer}\" now: none of its `endpoints` is on a path's link \
-                 or behind a gateway of a path"
-            );
+            warn!("{}", Warning::Unreached(peer.clone()));
         }
     }
 }
@@ -252,7 +223,8 @@ impl Watching<'_> {
         if !touched.routing {
             return Ok(false);
         }
-        let view = self.wanted.look(&self.rtnl, &self.view.paths).await?;
+        let paths = survey::observe(&self.rtnl, &self.wanted.paths, &self.view.paths).await?;
+        let view = self.wanted.view(paths);
         self.wanted.report(&self.view.paths, &view.paths);
         let is_new = view.plan != self.view.plan;
         self.view = view;
@@ -267,11 +239,13 @@ impl Watching<'_> {
         let (now, looked_at) = (Instant::now(), std::mem::take(touched));
         let mended = self.kernel.mend(&self.view.plan, looked_at).await;
         if !mended.done.is_empty() {
-            let what = mended.done.join(", ");
+            let what: Vec<_> = mended.done.iter().map(Done::to_string).collect();
+            let what = what.join(", ");
             if is_new {
                 info!("kernel state follows the paths: {what}");
             } else {
                 let times = watch.handle_restored(now);
+                mended.done.iter().for_each(|done| self.kernel.report.restored(&done.what));
                 warn!(times, "restored what something else had changed: {what}");
             }
         }

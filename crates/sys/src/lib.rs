@@ -7,6 +7,7 @@
 //! `sched`.
 
 mod ifreq;
+pub mod local;
 pub mod mptcp;
 pub mod mptcp_pm;
 pub mod netns;

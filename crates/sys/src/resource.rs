@@ -1,10 +1,12 @@
-//! What the process may use: descriptors, memory; and which namespace it is in.
+//! What the process may use: descriptors, memory, files; and which namespace it is in.
 
 use std::fs;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::AsRawFd as _;
+use std::path::Path;
 
+use rustix::fs::Access;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the limit on open descriptors to what is allowed, and returns it.
@@ -25,6 +27,14 @@ pub fn memory_total() -> io::Result<u64> {
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kibibytes = total.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     kibibytes.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("/proc/meminfo has no MemTotal"))
+}
+
+/// Whether this process may write a file, or into a directory, that is there.
+///
+/// # Errors
+/// EACCES or EROFS without permission, ENOENT where there is none.
+pub fn may_write(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::access(path, Access::WRITE_OK)?)
 }
 
 /// The number of the calling thread's network namespace, unique until the machine restarts

@@ -105,6 +105,16 @@ impl Config {
     /// # Errors
     /// With line and key of the first thing wrong.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        match Self::examine(text) {
+            (Some(config), problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(problems.into_iter().next().expect("there is no other reason")),
+        }
+    }
+
+    /// Reads the text of a configuration file past what is wrong with it: what is right, if it could be
+    /// read at all, and all that is wrong, by line.
+    #[must_use]
+    pub fn examine(text: &str) -> (Option<Self>, Vec<ConfigError>) {
         raw::parse(text)
     }
 

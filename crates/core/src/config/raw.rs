@@ -2,6 +2,7 @@
 //!
 //! Unknown keys are errors. Every refusal names line, key and what would be right.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -76,52 +77,68 @@ struct RawPeer {
     carriers: Option<Spanned<i64>>,
 }
 
-/// The text being read, to turn places into line numbers.
+/// The text being read, to turn places into line numbers, and what is wrong with it so far.
 struct Reader<'a> {
     text: &'a str,
+    problems: RefCell<Vec<ConfigError>>,
 }
 
-pub(super) fn parse(text: &str) -> Result<Config, ConfigError> {
-    let reader = Reader { text };
-    let raw: RawConfig = toml::from_str(text).map_err(|error| ConfigError {
+/// The configuration without what is wrong, and all of that by line. Of a text that is no TOML of ours
+/// the first thing only, and no configuration.
+pub(super) fn parse(text: &str) -> (Option<Config>, Vec<ConfigError>) {
+    let reader = Reader { text, problems: RefCell::default() };
+    let read = toml::from_str(text).map_err(|error| ConfigError {
         line: error.span().map(|span| reader.line(span.start)),
         problem: one_line(&error.message().lines().collect::<Vec<_>>().join(" ")),
-    })?;
-    reader.config(raw)
+    });
+    let config = reader.keep(read).map(|raw| reader.config(&raw));
+    let mut problems = reader.problems.into_inner();
+    problems.sort_by_key(|problem| problem.line);
+    (config, problems)
 }
 
 impl Reader<'_> {
-    fn config(&self, raw: RawConfig) -> Result<Config, ConfigError> {
-        let node_line = raw.node.span().start;
-        let node = raw.node.into_inner();
-        let intercept_at = raw.intercept.as_ref().map(|intercept| intercept.span().start);
+    fn config(&self, raw: &RawConfig) -> Config {
+        let node = raw.node.get_ref();
+        let right = "an address with a port, as [::]:4770";
+        let intercept = raw.intercept.as_ref();
         let config = Config {
-            key_file: node.key_file,
-            listen: self.each(
-                &node.listen,
-                "node.listen",
-                "an address with a port, as [::]:4770",
-            )?,
-            paths: self.paths(&raw.path)?,
-            intercept: raw
-                .intercept
-                .map(|raw| self.intercept(raw.span().start, raw.get_ref()))
-                .transpose()?,
-            peers: self.peers(&raw.peer)?,
+            key_file: node.key_file.clone(),
+            listen: self.each(&node.listen, |text| self.one(text, "node.listen", right)),
+            paths: self.paths(&raw.path),
+            intercept: intercept
+                .and_then(|raw| self.keep(self.intercept(raw.span().start, raw.get_ref()))),
+            peers: self.peers(&raw.peer),
         };
+        // What is left out would be missed here.
+        if self.problems.borrow().is_empty() {
+            self.check_whole(raw, &config);
+        }
+        config
+    }
+
+    /// What is wrong with tables only because of other tables.
+    fn check_whole(&self, raw: &RawConfig, config: &Config) {
         for (raw, peer) in raw.peer.iter().zip(&config.peers) {
-            self.check_peer(raw, peer, &config)?;
+            self.keep(self.check_peer(raw, peer, config));
         }
-        if config.listen.is_empty() && config.dialled().next().is_none() {
-            return Err(self.error(
-                node_line,
-                "nothing to do: set `listen` in [node], or `endpoints` in a [[peer]]",
-            ));
+        let is_idle = config.listen.is_empty() && config.dialled().next().is_none();
+        if is_idle && self.problems.borrow().is_empty() {
+            let problem = "nothing to do: set `listen` in [node], or `endpoints` in a [[peer]]";
+            self.keep::<()>(Err(self.error(raw.node.span().start, problem)));
         }
-        if let Some(at) = intercept_at {
-            self.check_ingress(at, &config)?;
+        if let Some(intercept) = &raw.intercept {
+            self.keep(self.check_ingress(intercept.span().start, config));
         }
-        Ok(config)
+    }
+
+    /// Notes what is wrong and goes on without.
+    fn keep<T>(&self, read: Result<T, ConfigError>) -> Option<T> {
+        read.map_err(|problem| self.problems.borrow_mut().push(problem)).ok()
+    }
+
+    fn each<R, T>(&self, raw: &[R], read: impl FnMut(&R) -> Result<T, ConfigError>) -> Vec<T> {
+        raw.iter().map(read).filter_map(|read| self.keep(read)).collect()
     }
 
     /// What is wrong with a peer only because of the rest of the file.
@@ -162,24 +179,22 @@ impl Reader<'_> {
         Err(self.error(at, problem))
     }
 
-    fn paths(&self, raw: &[RawPath]) -> Result<Vec<PathConfig>, ConfigError> {
+    fn paths(&self, raw: &[RawPath]) -> Vec<PathConfig> {
         if let Some(path) = raw.get(MAX_PATHS) {
             let problem = format!("path: a box has at most {MAX_PATHS}");
-            return Err(self.error(path.interface.span().start, problem));
+            self.keep::<()>(Err(self.error(path.interface.span().start, problem)));
         }
         let mut seen = BTreeSet::new();
-        raw.iter()
-            .map(|path| {
-                let interface = self.interface(&path.interface, "path.interface")?;
-                if !seen.insert(interface.clone()) {
-                    let problem = format!("path.interface: \"{interface}\" is there twice");
-                    return Err(self.error(path.interface.span().start, problem));
-                }
-                let role = path.role.as_ref().map(|role| self.role(role)).transpose()?;
-                let role = role.unwrap_or(Role::Normal);
-                Ok(PathConfig { interface, role, trusted: path.trusted })
-            })
-            .collect()
+        self.each(raw, |path| {
+            let interface = self.interface(&path.interface, "path.interface")?;
+            if !seen.insert(interface.clone()) {
+                let problem = format!("path.interface: \"{interface}\" is there twice");
+                return Err(self.error(path.interface.span().start, problem));
+            }
+            let role = path.role.as_ref().map(|role| self.role(role)).transpose()?;
+            let role = role.unwrap_or(Role::Normal);
+            Ok(PathConfig { interface, role, trusted: path.trusted })
+        })
     }
 
     fn role(&self, text: &Text) -> Result<Role, ConfigError> {
@@ -195,26 +210,21 @@ impl Reader<'_> {
         if raw.interfaces.is_empty() {
             return Err(self.error(at, "intercept.interfaces: name at least one interface"));
         }
-        let interfaces = raw
-            .interfaces
-            .iter()
-            .map(|name| self.interface(name, "intercept.interfaces"))
-            .collect::<Result<_, _>>()?;
-        Ok(Intercept { interfaces, bypass: self.prefixes(&raw.bypass, "intercept.bypass")? })
+        let interfaces =
+            self.each(&raw.interfaces, |name| self.interface(name, "intercept.interfaces"));
+        Ok(Intercept { interfaces, bypass: self.prefixes(&raw.bypass, "intercept.bypass") })
     }
 
-    fn peers(&self, raw: &[Spanned<RawPeer>]) -> Result<Vec<Peer>, ConfigError> {
+    fn peers(&self, raw: &[Spanned<RawPeer>]) -> Vec<Peer> {
         let (mut names, mut keys) = (BTreeSet::new(), BTreeSet::new());
-        raw.iter()
-            .map(|raw| {
-                let peer = self.peer(raw.get_ref())?;
-                if !names.insert(peer.name.clone()) || !keys.insert(peer.public_key) {
-                    let problem = format!("peer \"{}\": its name or key is there twice", peer.name);
-                    return Err(self.error(raw.get_ref().name.span().start, problem));
-                }
-                Ok(peer)
-            })
-            .collect()
+        self.each(raw, |raw| {
+            let peer = self.peer(raw.get_ref())?;
+            if !names.insert(peer.name.clone()) || !keys.insert(peer.public_key) {
+                let problem = format!("peer \"{}\": its name or key is there twice", peer.name);
+                return Err(self.error(raw.get_ref().name.span().start, problem));
+            }
+            Ok(peer)
+        })
     }
 
     fn peer(&self, raw: &RawPeer) -> Result<Peer, ConfigError> {
@@ -224,9 +234,8 @@ impl Reader<'_> {
             "peer.public_key",
             "a key of 44 characters, as `braid pubkey` prints it",
         )?;
-        let endpoints =
-            raw.endpoints.iter().map(|text| self.endpoint(text)).collect::<Result<_, _>>()?;
-        let routes = self.prefixes(&raw.routes, "peer.routes")?;
+        let endpoints = self.each(&raw.endpoints, |text| self.endpoint(text));
+        let routes = self.prefixes(&raw.routes, "peer.routes");
         Ok(Peer {
             name,
             public_key,
@@ -260,11 +269,11 @@ impl Reader<'_> {
 
     fn egress(&self, raw: &RawPeer) -> Result<EgressPolicy, ConfigError> {
         let destinations = match &raw.destinations {
-            Some(list) => self.prefixes(list, "peer.destinations")?,
+            Some(list) => self.prefixes(list, "peer.destinations"),
             None => everywhere().to_vec(),
         };
         let source = raw.source.as_ref().map_or(Ok(Vec::new()), |raw| self.source(raw))?;
-        let sources = self.prefixes(&raw.sources, "peer.sources")?;
+        let sources = self.prefixes(&raw.sources, "peer.sources");
         Ok(EgressPolicy { sources, destinations, source })
     }
 
@@ -320,8 +329,8 @@ impl Reader<'_> {
         Ok(name.clone())
     }
 
-    fn prefixes(&self, list: &[Text], key: &str) -> Result<Vec<IpNet>, ConfigError> {
-        list.iter().map(|text| self.prefix(text, key)).collect()
+    fn prefixes(&self, list: &[Text], key: &str) -> Vec<IpNet> {
+        self.each(list, |text| self.prefix(text, key))
     }
 
     fn prefix(&self, text: &Text, key: &str) -> Result<IpNet, ConfigError> {
@@ -331,15 +340,6 @@ impl Reader<'_> {
             return Err(self.wrong(text, key, &right));
         }
         Ok(prefix)
-    }
-
-    fn each<T: FromStr>(
-        &self,
-        list: &[Text],
-        key: &str,
-        right: &str,
-    ) -> Result<Vec<T>, ConfigError> {
-        list.iter().map(|text| self.one(text, key, right)).collect()
     }
 
     fn one<T: FromStr>(&self, text: &Text, key: &str, right: &str) -> Result<T, ConfigError> {

@@ -182,3 +182,20 @@ fn broken_toml_is_one_line() {
     let found = problem("[node\nkey_file = 1");
     assert!(found.starts_with("line 1: ") && !found.contains('\n'), "{found}");
 }
+
+#[test]
+fn all_that_is_wrong_is_named_and_the_rest_is_read() {
+    let text = ingress()
+        .replace("\"backup\"", "\"spare\"")
+        .replace("192.168.0.0/16", "192.168.0.1/16")
+        .replace("203.0.113.7:4770", "203.0.113.7")
+        .replace("\"::/0\"", "\"everywhere\"");
+    let (config, problems) = Config::examine(&text);
+    let lines: Vec<_> = problems.iter().map(|problem| problem.line).collect();
+    assert_eq!(lines, [Some(9), Some(13), Some(18), Some(19)], "{problems:?}");
+    let config = config.unwrap();
+    assert_eq!((config.paths.len(), config.peers.len()), (1, 1));
+    assert_eq!(config.peers[0].endpoints.len(), 1);
+    assert_eq!(Config::parse(&text), Err(problems[0].clone()));
+    assert_eq!(Config::examine("[node").0, None);
+}

@@ -5,8 +5,8 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::STATE_DIRECTORY;
 use crate::error::StartError;
+use crate::state_file::DIRECTORY;
 
 /// A file that is held, with our process number in it for the reader.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Lock {
 /// When another braid has it, or the file cannot be written.
 pub(super) fn lock(path: &Path) -> Result<Lock, StartError> {
     let failed = |error| StartError::StateDirectory(path.to_owned(), error);
-    fs::create_dir_all(STATE_DIRECTORY).map_err(failed)?;
+    fs::create_dir_all(DIRECTORY).map_err(failed)?;
     let mut options = OpenOptions::new();
     let options = options.read(true).write(true).create(true).truncate(false);
     let mut file = options.open(path).map_err(failed)?;
