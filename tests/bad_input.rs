@@ -31,7 +31,8 @@ struct Box {
 impl Box {
     fn new() -> Result<Self> {
         let (topology, files) = (topology()?, tempfile::tempdir()?);
-        let key = keygen(Path::new(BRAID), &files.path().join("key"))?;
+        keygen(Path::new(BRAID), &files.path().join("key"))?;
+        let key = keygen(Path::new(BRAID), &files.path().join("peer"))?;
         let config = format!(
             "[node]\nkey_file = \"{}/key\"\nlisten = [\"[::]:4770\"]\n\n[[path]]\n\
              interface = \"wan1\"\n\n[intercept]\ninterfaces = [\"lan0\"]\n\n[[peer]]\n\
@@ -122,6 +123,20 @@ fn a_port_in_use() -> Result<()> {
     let bad = Box::new()?;
     let _taken = bad.topology.ingress.run(|| std::net::TcpListener::bind("[::]:4770"))??;
     bad.must_refuse("", IN_USE, &["node.listen", "[::]:4770", "in use"])
+}
+
+#[test]
+fn a_udp_port_in_use() -> Result<()> {
+    let bad = Box::new()?;
+    let _taken = bad.topology.ingress.run(|| std::net::UdpSocket::bind("[::]:4770"))??;
+    bad.must_refuse("", IN_USE, &["node.listen", "UDP", "[::]:4770", "in use"])
+}
+
+#[test]
+fn the_boxs_own_key() -> Result<()> {
+    let bad = Box::new()?;
+    bad.spoil("/key\"", "/peer\"")?;
+    bad.must_refuse("", CONFIGURATION, &["peer.public_key of \"egress\"", "this box's own"])
 }
 
 #[test]

@@ -325,11 +325,15 @@ fn paths_that_do_not_carry_now() -> Result<()> {
 #[test]
 fn a_port_in_use_and_the_boxs_own_key() -> Result<()> {
     let bad = Checked::new()?;
-    let _port = bad.topology.ingress.run(|| std::net::TcpListener::bind("[::]:4770"))??;
+    let _ports = bad.topology.ingress.run(|| {
+        let tcp = std::net::TcpListener::bind("[::]:4770")?;
+        std::net::UdpSocket::bind("[::]:4770").map(|udp| (tcp, udp))
+    })??;
     bad.spoil("/key\"", "/other\"")?;
     let (_, lines) = bad.check()?;
-    named(&lines, "error: ", &["node.listen", "[::]:4770", "in use"])?;
-    named(&lines, "warning: ", &["peer.public_key of \"egress\" is this box's own"])
+    named(&lines, "error: ", &["node.listen: cannot listen", "[::]:4770", "in use"])?;
+    named(&lines, "error: ", &["node.listen", "UDP", "[::]:4770", "in use"])?;
+    named(&lines, "error: ", &["peer.public_key of \"egress\" is this box's own"])
 }
 
 #[test]

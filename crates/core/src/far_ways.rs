@@ -5,7 +5,7 @@
 //! acknowledgement. Where that is lost, data would wait on the dead subflow for the kernel's time-out.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::heartbeat::Heartbeat;
 use crate::kernel::numbers::MAX_PATHS;
@@ -50,9 +50,33 @@ impl FarWays {
     }
 }
 
+/// Which subflows, by our end and the far one, of a peer's connections are to be ended, since they are
+/// over ways that it has given up: of each connection that has another one, which is over none of them.
+#[must_use]
+pub fn left(
+    dead: &[FarWay],
+    connections: &[Vec<(SocketAddr, SocketAddr)>],
+) -> Vec<(SocketAddr, SocketAddr)> {
+    let is_dead = |(local, remote): &(SocketAddr, SocketAddr)| {
+        dead.contains(&FarWay { local: local.ip(), remote: remote.ip() })
+    };
+    let lives = |subflows: &&Vec<_>| subflows.iter().any(|ends| !is_dead(ends));
+    connections.iter().filter(lives).flatten().filter(|ends| is_dead(ends)).copied().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_keeps_its_last_subflow() {
+        let ends = |far: &str| ("10.0.0.1:4770".parse().unwrap(), far.parse().unwrap());
+        let (over2, over3) = (ends("10.0.0.2:1000"), ends("10.0.0.3:1001"));
+        let connections = [vec![over2, over3], vec![over3], vec![over2], vec![]];
+        assert_eq!(left(&[way(3)], &connections), [over3]);
+        assert_eq!(left(&[way(2), way(3)], &connections), []);
+        assert_eq!(left(&[way(4)], &connections), []);
+    }
 
     fn way(last: u8) -> FarWay {
         FarWay { local: [10, 0, 0, 1].into(), remote: [10, 0, 0, last].into() }

@@ -121,6 +121,12 @@ impl Health {
         }
     }
 
+    /// There are other keys now: what was sent before will not be answered, and is not lost.
+    pub fn handle_new_keys(&mut self, now: Instant) {
+        self.ways.values_mut().for_each(Way::forget_sent);
+        self.wake = now;
+    }
+
     /// Bytes of flows move.
     pub fn handle_traffic(&mut self, now: Instant) {
         if self.active_until < now {

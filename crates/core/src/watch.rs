@@ -26,12 +26,14 @@ pub struct Watch {
     restored: Option<(Instant, u32)>,
     rests_until: Option<Instant>,
     again: Backoff,
+    /// Between two attempts at what is refused.
+    retry: Backoff,
 }
 
 impl Default for Watch {
     fn default() -> Self {
-        let again = Backoff::new(AGAIN);
-        Self { look: None, looked: None, restored: None, rests_until: None, again }
+        let (again, retry) = (Backoff::new(AGAIN), Backoff::new(AGAIN));
+        Self { look: None, looked: None, restored: None, rests_until: None, again, retry }
     }
 }
 
@@ -39,7 +41,7 @@ impl Watch {
     /// Something has changed.
     pub fn handle_change(&mut self, now: Instant) {
         let next = self.looked.map_or(now, |looked| now.max(looked + BURST));
-        self.look.get_or_insert(next);
+        self.look = Some(self.look.map_or(next, |look| look.min(next)));
     }
 
     /// When to look; `None` while nothing has changed.
@@ -72,7 +74,13 @@ impl Watch {
 
     /// What was to be applied was refused: it is tried again after a pause.
     pub fn handle_failed(&mut self, now: Instant) {
-        self.look = Some(now + self.again.pause());
+        let until = now + self.retry.pause();
+        (self.look, self.rests_until) = (Some(until), Some(until));
+    }
+
+    /// All is as wanted.
+    pub fn handle_done(&mut self) {
+        self.retry.reset();
     }
 }
 
@@ -122,6 +130,25 @@ mod tests {
         assert_eq!(watch.handle_restored(now), 1);
         watch.handle_change(now + BURST);
         assert!(!watch.look(now + BURST));
+        assert_eq!(watch.wake(), Some(now + AGAIN.0));
+    }
+
+    /// Whatever rests, a path that changes is seen at once.
+    #[test]
+    fn a_change_is_looked_at_while_putting_back_rests() {
+        let (mut watch, mut now) = (Watch::default(), Instant::now());
+        for _ in 0..8 {
+            watch.look(now);
+            watch.handle_failed(now);
+            now += MS;
+        }
+        now += BURST;
+        watch.handle_change(now);
+        assert_eq!(watch.wake(), Some(now));
+        assert!(!watch.look(now));
+        assert!(watch.wake().is_some_and(|at| at > now + Duration::from_secs(5)));
+        watch.handle_done();
+        watch.handle_failed(now);
         assert_eq!(watch.wake(), Some(now + AGAIN.0));
     }
 

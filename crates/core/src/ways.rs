@@ -75,10 +75,10 @@ impl Ways {
         self.all.is_empty()
     }
 
-    /// The way of this path is so; whether that is news. A way over other addresses is up until
-    /// another thing is said of it.
-    pub fn set_state(&mut self, path: usize, state: State) -> bool {
-        let way = self.all.iter_mut().find(|way| way.pairing.path == path);
+    /// The way is so; whether that is news. One over other addresses is up until another thing is said
+    /// of it.
+    pub fn set_state(&mut self, pairing: &Pairing, state: State) -> bool {
+        let way = self.all.iter_mut().find(|way| way.pairing == *pairing);
         way.is_some_and(|way| std::mem::replace(&mut way.state, state) != state)
     }
 
@@ -189,6 +189,11 @@ mod tests {
         ways.learn(seen.iter().map(|(way, ms)| (locals[*way], Duration::from_millis(*ms))));
     }
 
+    fn set_state(ways: &mut Ways, path: usize, state: State) -> bool {
+        let way = ways.all().get(path).copied();
+        way.is_some_and(|way| ways.set_state(&way, state))
+    }
+
     fn order(ways: &Ways) -> Vec<usize> {
         ways.order().iter().map(|way| way.path).collect()
     }
@@ -244,13 +249,15 @@ mod tests {
     fn a_dead_way_is_dialled_last_and_nothing_is_measured_by_it() {
         let mut ways = ways([false, false, true]);
         learn(&mut ways, &[(0, 10), (1, 80), (2, 5)]);
-        assert!(ways.set_state(0, State::Down) && !ways.set_state(0, State::Down));
-        assert!(!ways.set_state(7, State::Down));
+        assert!(set_state(&mut ways, 0, State::Down) && !set_state(&mut ways, 0, State::Down));
+        let mut elsewhere = ways.all()[1];
+        elsewhere.remote.set_port(1);
+        assert!(!ways.set_state(&elsewhere, State::Down));
         assert_eq!(order(&ways), [1, 2, 0]);
         assert_eq!([0, 1].map(|way| ways.worth(way)), [Worth::Dead, Worth::Near]);
         assert!(!ways.is_well_placed(0, 0b111) && ways.is_well_placed(1, 0b111));
-        assert!(ways.set_state(1, State::Down) && ways.is_well_placed(2, 0b111));
-        assert!(ways.set_state(0, State::Up));
+        assert!(set_state(&mut ways, 1, State::Down) && ways.is_well_placed(2, 0b111));
+        assert!(set_state(&mut ways, 0, State::Up));
         assert_eq!(order(&ways), [0, 2, 1]);
     }
 
@@ -258,7 +265,7 @@ mod tests {
     fn a_poor_way_is_of_use_only_where_there_is_no_other() {
         let mut ways = ways([false, false, false]);
         learn(&mut ways, &[(0, 10), (1, 30), (2, 35)]);
-        ways.set_state(0, State::Degraded(Trouble::Loss));
+        set_state(&mut ways, 0, State::Degraded(Trouble::Loss));
         assert_eq!([0, 1, 2].map(|way| ways.worth(way)), [Worth::Poor, Worth::Near, Worth::Near]);
         assert_eq!(order(&ways), [1, 2, 0]);
         assert!(!ways.is_well_placed(0, 0b111) && ways.is_well_placed(0, 0b001));

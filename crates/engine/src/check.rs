@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use braid_core::config::{Config, Peer};
+use braid_core::config::Config;
 use braid_core::path::{Link, LinkRoute, Path, Role};
 use braid_core::policy::Source;
 use braid_sys::mptcp_pm::PathManager;
@@ -78,10 +78,9 @@ fn keys(config: &Config) -> Vec<Finding> {
         Ok(identity) => identity,
         Err(error) => return vec![StartError::from(error).into()],
     };
-    let own = |peer: &&Peer| peer.public_key == identity.public;
-    let own = config.peers.iter().filter(own).map(|peer| Warning::OwnKey(peer.name.clone()));
+    let own = errors([survey::peers(config, &identity.public)]);
     let exposed = identity::others_may_read(file).then(|| Warning::KeyExposed(file.clone()));
-    exposed.into_iter().chain(own).map(Finding::from).collect()
+    exposed.into_iter().map(Finding::from).chain(own).collect()
 }
 
 async fn network(config: &Config, rtnl: &Rtnl, allowed: bool) -> Vec<Finding> {
@@ -102,6 +101,7 @@ async fn network(config: &Config, rtnl: &Rtnl, allowed: bool) -> Vec<Finding> {
         found.push(Finding::Note(format!("braid runs here (process {process}): {left_out}")));
     } else {
         found.extend(errors(config.listen.iter().map(|address| survey::listen(*address))));
+        found.extend(errors(config.listen.iter().map(|address| survey::answering(*address))));
     }
     found.extend(errors([ruleset(config, &survey)]));
     found.extend(sysctls(config));

@@ -87,7 +87,8 @@ impl Dialler {
         }
         if changed {
             self.steering.ways_changed();
-            self.changed.notify_waiters();
+            // Kept for who waits next: it may be dialling.
+            self.changed.notify_one();
         }
         changed
     }
@@ -97,10 +98,10 @@ impl Dialler {
         self.changed.notified().await;
     }
 
-    /// The way of this path is so. All connections leave one that is down at once, the peer is told,
-    /// and none takes it until it is up.
-    pub fn set_state(&self, path: usize, state: State) {
-        let set = |known: &KnownWays| known.get().set_state(path, state);
+    /// The way is so. All connections leave one that is down at once, the peer is told, and none takes
+    /// it until it is up.
+    pub fn set_state(&self, way: &Pairing, state: State) {
+        let set = |known: &KnownWays| known.get().set_state(way, state);
         if self.alternatives.iter().map(set).fold(false, |any, is| any | is) {
             self.steering.ways_changed();
         }

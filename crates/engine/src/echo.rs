@@ -2,18 +2,20 @@
 //! ways that the peer has given up are ended here, too.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use braid_core::addr::canonical;
-use braid_core::far_ways::FarWay;
+use braid_core::far_ways::{FarWay, left};
 use braid_core::heartbeat::session_of;
-use braid_sys::sock_diag::{self, Identity};
+use braid_sys::mptcp::SubflowInfo;
+use braid_sys::sock_diag;
 use braid_sys::udp::{Answering, Came};
 use tracing::{debug, trace};
 
 use crate::directory::Directory;
+use crate::peering::Peering;
 
 /// What the kernel may hand over at once, bytes.
 const ROOM: usize = 64 * 1024;
@@ -24,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long after its notice the peer's withdrawal of the address (RM_ADDR) may come, by which the
 /// kernel ends the subflows itself.
 const WITHDRAWN: Duration = Duration::from_millis(100);
+
+/// `TCP_ESTABLISHED` of `include/net/tcp_states.h`.
+const ESTABLISHED: u8 = 1;
 
 /// Answers what comes to `socket`, which is bound to `listen`, until it is dropped.
 pub(crate) async fn serve(socket: Answering, listen: SocketAddr, directory: Arc<Directory>) {
@@ -52,38 +57,50 @@ fn answer(
 ) {
     let local = came.to.unwrap_or(listen.ip()).to_canonical();
     let way = FarWay { local, remote: canonical(came.from).ip() };
-    let session = session_of(datagram).and_then(|id| directory.find(id));
-    let Some((answer, dead)) = session.and_then(|(_, session)| session.answer(datagram, way))
-    else {
+    let found = session_of(datagram).and_then(|id| directory.find(id));
+    let answered = found.and_then(|(peering, session)| {
+        session.answer(datagram, way).map(|(answer, dead)| (peering, answer, dead))
+    });
+    let Some((peering, answer, dead)) = answered else {
         trace!(from = %came.from, "a datagram that is no heartbeat");
         return;
     };
     // One that finds no room is as one that is lost.
     let _ = socket.answer(came, &answer);
-    for FarWay { local, remote } in dead {
-        tokio::spawn(leave(SocketAddr::new(local, listen.port()), remote));
+    // One at a time: a peer that changes its mind all the time does not keep this box busy.
+    if !dead.is_empty()
+        && let Ok(turn) = Arc::clone(&peering.leaving).try_acquire_owned()
+    {
+        peering.tasks.clone().spawn(async move {
+            leave(&peering, &dead).await;
+            drop(turn);
+        });
     }
 }
 
-/// Ends what is left of the subflows over a way that the peer has given up.
-async fn leave(local: SocketAddr, remote: IpAddr) {
-    let ended = async {
-        // Not those that the peer makes when the way is back.
-        let there = find(local, remote).await?;
-        tokio::time::sleep(WITHDRAWN).await;
-        let mut left = find(local, remote).await?;
-        left.retain(|socket| there.contains(socket));
-        sock_diag::end(&left)
-    };
-    match ended.await {
-        Ok(0) => {}
-        Ok(ended) => debug!(%local, ended, "ended subflows over a way that the peer has given up"),
+/// Ends what is left of the subflows over ways that the peer has given up, of its own carriers alone.
+async fn leave(peering: &Peering, dead: &[FarWay]) {
+    // Not those that the peer makes when the way is back.
+    let there = left(dead, &subflows(peering));
+    tokio::time::sleep(WITHDRAWN).await;
+    let mut still = left(dead, &subflows(peering));
+    still.retain(|ends| there.contains(ends));
+    if still.is_empty() {
+        return;
+    }
+    // It looks at every socket there is, in a thread that may.
+    let ended = tokio::task::spawn_blocking(move || sock_diag::end(&still)).await;
+    match ended.map_err(io::Error::other).flatten() {
+        Ok(ended) => debug!(ended, "ended subflows over ways that the peer has given up"),
         Err(error) => debug!(%error, "cannot end subflows: the kernel's time-out will"),
     }
 }
 
-/// It looks at every socket there is, in a thread that may.
-async fn find(local: SocketAddr, remote: IpAddr) -> io::Result<Vec<Identity>> {
-    let found = tokio::task::spawn_blocking(move || sock_diag::find(local, remote));
-    found.await.map_err(io::Error::other)?
+/// The established subflows of each of the peer's carriers, by our end and the far one.
+fn subflows(peering: &Peering) -> Vec<Vec<(SocketAddr, SocketAddr)>> {
+    let ends = |subflow: &SubflowInfo| (canonical(subflow.local), canonical(subflow.remote));
+    let established = |subflows: Vec<SubflowInfo>| {
+        subflows.iter().filter(|subflow| subflow.state == ESTABLISHED).map(ends).collect()
+    };
+    peering.census.subflows().into_iter().map(established).collect()
 }

@@ -47,12 +47,21 @@ pub enum StartError {
     /// The private key cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The peer's key is the box's.
+    #[error(
+        "peer.public_key of \"{0}\" is this box's own: put the one there that `braid pubkey` prints \
+         on the peer's box"
+    )]
+    OwnKey(String),
     /// An endpoint's host name has no address.
     #[error("peer.endpoints: cannot resolve \"{0}\": {1}")]
     Resolve(String, #[source] io::Error),
     /// A listening address is taken, or not ours.
     #[error("node.listen: cannot listen on {0}: {1}")]
     Listen(SocketAddr, #[source] io::Error),
+    /// The same for heartbeats.
+    #[error("node.listen: cannot take heartbeats, which come by UDP, on {0}: {1}")]
+    ListenUdp(SocketAddr, #[source] io::Error),
     /// Another braid has this namespace.
     #[error("another braid runs here (process {0}): stop it first")]
     AlreadyRunning(String),
@@ -96,11 +105,13 @@ impl StartError {
         match self {
             Self::Permission | Self::Sysctl { .. } => Kind::Permission,
             Self::Mptcp(_) | Self::Tproxy(_) => Kind::Unavailable,
-            Self::Identity(_) | Self::Resolve(..) => Kind::Configuration,
-            Self::Listen(_, error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            Self::Identity(_) | Self::OwnKey(_) | Self::Resolve(..) => Kind::Configuration,
+            Self::Listen(_, error) | Self::ListenUdp(_, error)
+                if error.kind() == io::ErrorKind::AddrNotAvailable =>
+            {
                 Kind::Configuration
             }
-            Self::Listen(..) | Self::AlreadyRunning(_) => Kind::InUse,
+            Self::Listen(..) | Self::ListenUdp(..) | Self::AlreadyRunning(_) => Kind::InUse,
             Self::StateDirectory(..)
             | Self::Nft(_)
             | Self::Routing(_)

@@ -56,6 +56,9 @@ struct Keys {
 struct Asking {
     peering: Arc<Peering>,
     dialler: Arc<Dialler>,
+    /// As they were looked at last, and when to try again those that have no socket.
+    ways: Vec<Pairing>,
+    retry: Option<Instant>,
     lines: BTreeMap<usize, Line>,
     keys: Option<Keys>,
     news: mpsc::Sender<Came>,
@@ -82,7 +85,8 @@ impl Vitals {
 pub(crate) async fn keep(peering: Arc<Peering>, dialler: Arc<Dialler>) {
     let (news, mut came) = mpsc::channel(WAITING);
     let (lines, attempts) = (BTreeMap::new(), JoinSet::new());
-    let mut asking = Asking { peering, dialler, lines, keys: None, news, attempts };
+    let (ways, retry) = (Vec::new(), None);
+    let mut asking = Asking { peering, dialler, ways, retry, lines, keys: None, news, attempts };
     loop {
         asking.renew();
         let (wake, is_active) = asking.wake();
@@ -102,23 +106,32 @@ impl Asking {
         let session = self.peering.session();
         let current = session.as_ref().map(|session| session.id);
         if self.keys.as_ref().map(|keys| keys.session) != current {
-            self.keys = session.map(|session| keys_of(&session));
+            self.keys = session.and_then(|session| keys_of(&session));
+            self.peering.vitals.health().handle_new_keys(Instant::now());
         }
-        let ways = self.dialler.ways().get().all();
-        if self.lines.values().map(|line| line.way).eq(sorted(&ways)) {
+        let (now, ways) = (Instant::now(), self.dialler.ways().get().all());
+        if self.ways == ways && self.retry.is_none_or(|at| now < at) {
             return;
         }
-        let (now, mut health) = (Instant::now(), self.peering.vitals.health());
+        let mut health = self.peering.vitals.health();
         self.lines.retain(|_, line| ways.contains(&line.way));
-        for way in ways {
+        for way in &ways {
             if !self.lines.contains_key(&way.path)
-                && let Some(line) = line(way, &self.news)
+                && let Some(line) = line(*way, &self.news)
             {
                 self.lines.insert(way.path, line);
                 health.forget(way.path, now);
             }
         }
         health.set_ways(self.lines.keys().copied(), now);
+        // They may be known to the dialler from another time, or new to it.
+        for (number, report) in health.reports() {
+            if let Some(line) = self.lines.get(&number) {
+                self.dialler.set_state(&line.way, report.state);
+            }
+        }
+        self.retry = (self.lines.len() < ways.len()).then_some(now + LOOK);
+        self.ways = ways;
     }
 
     fn wake(&self) -> (Instant, bool) {
@@ -138,7 +151,10 @@ impl Asking {
                     health.handle_answer(answer, now);
                 }
             }
-            Came::Connected(way) => health.handle_connected(way.path, now),
+            Came::Connected(way) if self.ways.contains(way) => {
+                health.handle_connected(way.path, now);
+            }
+            Came::Connected(_) => {}
         }
     }
 
@@ -168,13 +184,13 @@ impl Asking {
         let sealed = self.keys.as_mut().and_then(|keys| keys.sealer.seal(heartbeat));
         if let (Some(line), Some(datagram)) = (line, sealed) {
             // What the kernel refuses is as lost: that is what counts.
-            let _ = line.socket.try_send(&datagram);
+            let _ = udp::send(&line.socket, &datagram);
         }
     }
 
     fn turn(&self, way: usize, state: State) {
-        self.dialler.set_state(way, state);
         let Some(Line { way, .. }) = self.lines.get(&way) else { return };
+        self.dialler.set_state(way, state);
         let (peer, local, remote) = (&self.peering.peer.name, way.local, way.remote);
         match state {
             State::Up => info!(peer, %local, %remote, "way is up"),
@@ -201,15 +217,9 @@ impl Asking {
     }
 }
 
-fn sorted(ways: &[Pairing]) -> Vec<Pairing> {
-    let mut ways = ways.to_vec();
-    ways.sort_by_key(|way| way.path);
-    ways
-}
-
-fn keys_of(session: &Session) -> Keys {
-    let (sealer, opener) = session.asking();
-    Keys { session: session.id, sealer, opener }
+fn keys_of(session: &Session) -> Option<Keys> {
+    let (sealer, opener) = session.asking()?;
+    Some(Keys { session: session.id, sealer, opener })
 }
 
 /// `None` while the kernel refuses: the address is gone, and so will the way be.

@@ -88,6 +88,8 @@ pub struct Peering {
     /// Whether bytes of flows move, and how the ways are that we dial over.
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) vitals: Vitals,
+    /// Who ends subflows over ways that the peer has given up has its one permit.
+    pub(crate) leaving: Arc<Semaphore>,
     pub(crate) connects: Connects,
     pub(crate) bounds: Bounds,
     identity: PublicKey,
@@ -182,6 +184,7 @@ impl Peering {
             budget: Arc::new(Budget::new(budget)),
             pulse: Arc::default(),
             vitals: Vitals::new(Instant::now()),
+            leaving: Arc::new(Semaphore::new(1)),
             connects: Connects::default(),
             bounds,
             identity: common.identity,

@@ -16,7 +16,7 @@ use braid_core::key::PublicKey;
 use braid_core::keys::{
     CarrierNumber, Direction, SessionId, SessionSecret, TrafficSecret, split_export,
 };
-use portable_atomic::{AtomicU32, AtomicUsize, Ordering};
+use portable_atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
@@ -58,6 +58,8 @@ pub struct Session {
     them: PublicKey,
     last_number: AtomicU32,
     used: Mutex<NumberWindow>,
+    /// Somebody has what seals our heartbeats.
+    asked: AtomicBool,
     answering: Mutex<Option<Answering>>,
     outbox: mpsc::Sender<Message>,
     /// Beaten by its carriers.
@@ -170,6 +172,7 @@ impl Session {
             them: secured.peer,
             last_number: AtomicU32::new(0),
             used: Mutex::default(),
+            asked: AtomicBool::new(false),
             answering: Mutex::default(),
             outbox: sender,
             pulse,
@@ -303,14 +306,17 @@ impl Session {
         self.terms.protection == Protection::None
     }
 
-    /// What seals our heartbeats, and opens the answers to them.
-    #[must_use]
-    pub fn asking(&self) -> (heartbeat::Sealer, heartbeat::Opener) {
+    /// What seals our heartbeats, and opens the answers to them; once in a session, since a second
+    /// one would seal others with the nonces of the first.
+    pub(crate) fn asking(&self) -> Option<(heartbeat::Sealer, heartbeat::Opener)> {
+        if self.asked.swap(true, Ordering::Relaxed) {
+            return None;
+        }
         let secret = |direction| self.traffic(true, heartbeat::NUMBER, direction);
-        (
+        Some((
             heartbeat::Sealer::new(self.id, self.terms.suite, &secret(Direction::FromDialler)),
             heartbeat::Opener::new(self.terms.suite, &secret(Direction::FromAcceptor)),
-        )
+        ))
     }
 
     /// The answer to a heartbeat of the peer's that came over `way`, and the ways that it gives up;

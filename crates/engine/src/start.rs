@@ -44,6 +44,7 @@ use crate::{echo, heartbeats};
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), StartError> {
     let began = Instant::now();
     let identity = identity::load(&config.key_file)?;
+    survey::peers(&config, &identity.public)?;
     survey::permission()?;
     survey::mptcp()?;
     survey::interception()?;
@@ -86,7 +87,7 @@ async fn serve(
     // Those bound before have buffers as the sysctls were, and so would all that they accept.
     drop(std::mem::take(&mut prepared.listeners));
     prepared.listeners = listen(&config.listen)?;
-    for (socket, listen) in answering(&config.listen)? {
+    for (socket, listen) in prepared.answering.drain(..) {
         running.tasks.spawn(echo::serve(socket, listen, Arc::clone(&running.directory)));
     }
     let paths = config.paths.clone();
@@ -119,6 +120,7 @@ struct Serving {
 /// All that has to be had before the kernel is changed.
 struct Prepared {
     listeners: Vec<TcpListener>,
+    answering: Vec<(Answering, SocketAddr)>,
     interceptors: Vec<TcpListener>,
     wanted: Wanted,
     view: View,
@@ -132,14 +134,14 @@ async fn prepare(config: &Config, rtnl: &Rtnl) -> Result<Prepared, StartError> {
     for name in absent {
         warn!("{}", Warning::NoHosts(name));
     }
-    let listeners = listen(&config.listen)?;
+    let (listeners, answering) = (listen(&config.listen)?, answering(&config.listen)?);
     let (interceptors, ports) = survey::interceptors(config.intercept.is_some())?;
     let ruleset = survey::ruleset(config, &peers, ports);
     let (configured, sysctls) = (config.paths.clone(), survey::sysctls(config)?);
     let wanted = Wanted { paths: configured, peers, ruleset, sysctls, v6: probe::ipv6() };
     let view = wanted.view(paths);
     wanted.report(&[], &view.paths);
-    Ok(Prepared { listeners, interceptors, wanted, view, ears })
+    Ok(Prepared { listeners, answering, interceptors, wanted, view, ears })
 }
 
 fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
@@ -147,11 +149,7 @@ fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
 }
 
 fn answering(addresses: &[SocketAddr]) -> Result<Vec<(Answering, SocketAddr)>, StartError> {
-    let bound = addresses.iter().map(|address| {
-        let bound = Answering::bind(*address);
-        bound.map(|it| (it, *address)).map_err(|error| StartError::Listen(*address, error))
-    });
-    bound.collect()
+    addresses.iter().map(|address| Ok((survey::answering(*address)?, *address))).collect()
 }
 
 impl Prepared {

@@ -190,6 +190,8 @@ impl Task {
             Command::Register { token, connection } => {
                 self.forget(token);
                 self.connections.insert(token, connection);
+                // They may have changed while it was on its way here.
+                self.take_ways(token);
                 self.ask(token).await;
             }
             Command::Spread { token, spread } => {
@@ -203,15 +205,19 @@ impl Task {
         }
     }
 
+    fn take_ways(&mut self, token: u32) {
+        if let Some(connection) = self.connections.get_mut(&token) {
+            connection.joins.set_ways(&connection.ways.get().all(), Instant::now());
+        }
+    }
+
     async fn ways_changed(&mut self) {
         let began = Instant::now();
         let tokens: Vec<u32> = self.connections.keys().copied().collect();
         let count = tokens.len();
         for token in tokens {
-            if let Some(connection) = self.connections.get_mut(&token) {
-                connection.joins.set_ways(&connection.ways.get().all(), Instant::now());
-                self.ask(token).await;
-            }
+            self.take_ways(token);
+            self.ask(token).await;
         }
         debug!(connections = count, took = ?began.elapsed(), "connections follow their ways");
     }

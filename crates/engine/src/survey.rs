@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 
 use braid_core::config::{Config, Endpoint, PathConfig, Peer};
 use braid_core::kernel::{Ruleset, Sysctl, TproxyPorts, Want};
+use braid_core::key::PublicKey;
 use braid_core::path::{Link, Path, in_order};
 use braid_sys::rtnl::{Rtnl, RtnlError};
+use braid_sys::udp::Answering;
 use braid_sys::{mptcp, probe, resource, sysctl, tproxy};
 use ipnet::IpNet;
 use tokio::net::TcpListener;
@@ -20,6 +22,12 @@ pub(crate) fn permission() -> Result<(), StartError> {
     let allowed = probe::may_administer_network();
     let allowed = allowed.map_err(|e| StartError::System("cannot read /proc/self/status", e))?;
     if allowed { Ok(()) } else { Err(StartError::Permission) }
+}
+
+/// Whether no peer is this box itself: both ends would seal under the same keys.
+pub(crate) fn peers(config: &Config, own: &PublicKey) -> Result<(), StartError> {
+    let own = config.peers.iter().find(|peer| peer.public_key == *own);
+    own.map_or(Ok(()), |peer| Err(StartError::OwnKey(peer.name.clone())))
 }
 
 /// Whether the kernel has MPTCP.
@@ -122,6 +130,11 @@ async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, StartError> {
             Ok(found.map_err(|error| StartError::Resolve(name.clone(), error))?.collect())
         }
     }
+}
+
+/// Takes peers' heartbeats.
+pub(crate) fn answering(address: SocketAddr) -> Result<Answering, StartError> {
+    Answering::bind(address).map_err(|error| StartError::ListenUdp(address, error))
 }
 
 /// Listens for peers.

@@ -12,12 +12,6 @@ pub enum Warning {
     /// The private key is not private.
     #[error("node.key_file: others may read the private key: chmod 600 {0}")]
     KeyExposed(PathBuf),
-    /// The peer's key is the box's.
-    #[error(
-        "peer.public_key of \"{0}\" is this box's own: put the one there that `braid pubkey` prints \
-         on the peer's box"
-    )]
-    OwnKey(String),
     /// Hosts behind it are not served; they are when it comes, since the kernel goes by its name.
     #[error("intercept.interfaces: there is no interface \"{0}\" here (see `ip link`)")]
     NoHosts(String),

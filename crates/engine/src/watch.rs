@@ -255,6 +255,8 @@ impl Watching<'_> {
             }
             *touched = looked_at;
             watch.handle_failed(now);
+        } else {
+            watch.handle_done();
         }
     }
 }

@@ -32,50 +32,36 @@ pub fn established(local: IpAddr, remote: SocketAddr) -> io::Result<Vec<TcpSocke
     Ok(found)
 }
 
-/// One socket, and no other that has its addresses later: the kernel's cookie is in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    family: u8,
-    bytes: [u8; IDENTITY.end - IDENTITY.start],
-}
-
 /// Where in a `struct inet_diag_msg` a `struct inet_diag_sockid` is, and where in a request.
 const IDENTITY: Range<usize> = 4..52;
 const IDENTITY_ASKED: usize = 8;
 
-/// The established TCP sockets from `local` to any port of `remote`.
+/// Ends the established TCP sockets with these ends, ours first, by a reset, as `ss --kill` does, and
+/// says how many there were. A subflow of a Multipath TCP connection ends alone: the connection goes
+/// on over the others, which carry again what that one still had.
 ///
 /// # Errors
-/// As [`established`].
-pub fn find(local: SocketAddr, remote: IpAddr) -> io::Result<Vec<Identity>> {
-    let mut found = Vec::new();
-    dump(remote.is_ipv6(), |message| {
-        let is_it = ends(message).is_some_and(|(own, far)| (own, far.ip()) == (local, remote));
-        let bytes = message.get(IDENTITY).filter(|_| is_it).and_then(|it| it.try_into().ok());
-        found.extend(bytes.map(|bytes| Identity { family: message[0], bytes }));
+/// As [`established`]; EOPNOTSUPP on a kernel without CONFIG_INET_DIAG_DESTROY.
+pub fn end(sockets: &[(SocketAddr, SocketAddr)]) -> io::Result<usize> {
+    let mut found: Vec<(u8, [u8; IDENTITY.end - IDENTITY.start])> = Vec::new();
+    dump(false, |message| {
+        let is_it = ends(message).is_some_and(|ends| sockets.contains(&ends));
+        let identity = message.get(IDENTITY).filter(|_| is_it).and_then(|it| it.try_into().ok());
+        found.extend(identity.map(|identity| (message[0], identity)));
     })?;
-    Ok(found)
-}
-
-/// Ends those of the sockets that are still there by a reset, as `ss --kill` does, and says how many
-/// were. A subflow of a Multipath TCP connection ends alone: the connection goes on over the others,
-/// which carry again what that one still had.
-///
-/// # Errors
-/// From the netlink socket; EOPNOTSUPP on a kernel without CONFIG_INET_DIAG_DESTROY.
-pub fn end(sockets: &[Identity]) -> io::Result<usize> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
     let mut ended = 0;
-    for identity in sockets {
-        ended += usize::from(destroy(&socket, identity)?);
+    for (family, identity) in &found {
+        ended += usize::from(destroy(&socket, *family, identity)?);
     }
     Ok(ended)
 }
 
-fn destroy(socket: &Socket, identity: &Identity) -> io::Result<bool> {
-    let mut asked = request(SOCK_DESTROY, NLM_F_REQUEST_ACK, identity.family);
+/// By its identity, in which is the kernel's cookie: no other that has its addresses later.
+fn destroy(socket: &Socket, family: u8, identity: &[u8]) -> io::Result<bool> {
+    let mut asked = request(SOCK_DESTROY, NLM_F_REQUEST_ACK, family);
     let place = HEADER_LEN + IDENTITY_ASKED;
-    asked[place..place + identity.bytes.len()].copy_from_slice(&identity.bytes);
+    asked[place..place + identity.len()].copy_from_slice(identity);
     socket.send(&asked, 0)?;
     let (answer, _) = socket.recv_from_full()?;
     match next_message(&answer) {
@@ -240,13 +226,12 @@ mod tests {
         };
         let (mut ended, _other) = from([127, 0, 0, 5]);
         let (mut stays, mut far) = from([127, 0, 0, 6]);
-        let found = find(address, [127, 0, 0, 5].into()).unwrap();
-        assert_eq!((found.len(), end(&found).unwrap()), (1, 1));
+        let ends = [(address, ended.local_addr().unwrap())];
+        assert_eq!(end(&ends).unwrap(), 1);
         assert!(ended.read(&mut [0]).is_err());
         far.write_all(b"x").unwrap();
         stays.read_exact(&mut [0]).unwrap();
-        assert_eq!(end(&found).unwrap(), 0);
-        assert!(find(address, [127, 0, 0, 5].into()).unwrap().is_empty());
+        assert_eq!(end(&ends).unwrap(), 0);
     }
 
     #[test]

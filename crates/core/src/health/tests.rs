@@ -1,6 +1,6 @@
 //! The machine against a simulated network, in simulated time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -28,6 +28,8 @@ struct Sim {
     /// Answers on their way, by the time at which they arrive.
     answers: BTreeSet<(Instant, u8, u32)>,
     turns: Vec<(Instant, usize, State)>,
+    /// When each way died last.
+    died: BTreeMap<usize, Instant>,
     sent: usize,
     chance: u64,
     /// Whether TCP has something on its way on all ways.
@@ -48,6 +50,7 @@ impl Sim {
             lines,
             answers,
             turns,
+            died: BTreeMap::new(),
             sent: 0,
             chance: 7,
             has_tcp: false,
@@ -98,7 +101,13 @@ impl Sim {
                     }
                     self.send(way, sequence);
                 }
-                Action::Turn { way, state } => self.turns.push((self.now, way, state)),
+                Action::Turn { way, state } => {
+                    // It may have died since its last answer: in an idle box that was 10 s ago.
+                    let died = self.died.get(&way).filter(|_| self.lines[way].is_dead);
+                    let is_known = died.is_some_and(|died| self.now - *died > 12_000 * MS);
+                    assert!(state != State::Up || !is_known, "up, and dead for long");
+                    self.turns.push((self.now, way, state));
+                }
                 Action::Connect { way } => {
                     if !self.lines[way].is_dead {
                         self.health.handle_connected(way, self.now);
@@ -118,6 +127,9 @@ impl Sim {
 
     /// Everything on the way is gone, as when a link dies.
     fn kill(&mut self, way: usize) {
+        if !self.lines[way].is_dead {
+            self.died.insert(way, self.now);
+        }
         self.lines[way].is_dead = true;
         self.answers.retain(|(_, of, _)| usize::from(*of) != way);
     }
@@ -219,10 +231,25 @@ fn where_udp_is_blocked_tcp_decides() {
     sim.kill(0);
     sim.run(Duration::from_secs(10));
     assert!(sim.turned(0, State::Down, hole) <= Duration::from_secs(1));
+    assert_eq!(sim.turns.len(), 1, "{:?}", sim.turns);
     sim.lines[0].is_dead = false;
     let back = sim.now;
     sim.run(Duration::from_secs(10));
     assert!(sim.turned(0, State::Up, back) <= Duration::from_secs(4));
+}
+
+/// TCP had nothing to say when UDP was blocked: it is asked, and takes the way back at once.
+#[test]
+fn where_udp_is_blocked_and_tcp_is_quiet_tcp_is_asked() {
+    let mut sim = busy(&[GOOD, GOOD]);
+    sim.has_tcp = false;
+    sim.lines[0].udp_blocked = true;
+    let blocked = sim.now;
+    sim.run(Duration::from_secs(60));
+    let [(_, 0, State::Down), (_, 0, State::Up)] = sim.turns[..] else {
+        panic!("{:?}", sim.turns);
+    };
+    assert!(sim.turned(0, State::Up, blocked) <= 200 * MS);
 }
 
 #[test]
@@ -263,6 +290,18 @@ fn a_box_that_was_stopped_blames_no_way() {
     for _ in 0..20 {
         sim.now += Duration::from_millis(700);
         sim.run(Duration::from_secs(1));
+    }
+    assert!(sim.turns.is_empty(), "{:?}", sim.turns);
+}
+
+#[test]
+fn new_keys_are_no_loss() {
+    let far = Line { round_trip: 400 * MS, ..GOOD };
+    let mut sim = busy(&[far, GOOD]);
+    for _ in 0..20 {
+        sim.answers.clear();
+        sim.health.handle_new_keys(sim.now);
+        sim.run(Duration::from_secs(2));
     }
     assert!(sim.turns.is_empty(), "{:?}", sim.turns);
 }

@@ -28,6 +28,9 @@ const TCP_LIVES: Duration = Duration::from_millis(60);
 const TCP_TIMEOUTS: u8 = 2;
 const TCP_SILENT: Duration = Duration::from_secs(1);
 
+/// Between two looks at TCP where heartbeats are not answered.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// A way that was down is up when it has answered for so long: longer each time that it went down
 /// again within [`STEADY`].
 const HOLD: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -58,8 +61,10 @@ const MOST_SENT: usize = 512;
 pub(super) struct Way {
     state: State,
     since: Instant,
-    /// No heartbeat was answered lately, and TCP gets through.
+    /// No heartbeat was answered lately, and TCP gets through, as far as is known.
     blind: bool,
+    /// When TCP is looked at again: that takes a look at every socket of the box.
+    look_at: Instant,
     sequence: u32,
     /// Sent and not answered, behind the last that was.
     sent: VecDeque<(u32, Instant)>,
@@ -83,6 +88,7 @@ impl Way {
             state: State::Up,
             since: now,
             blind: true,
+            look_at: now,
             sequence: 0,
             sent: VecDeque::new(),
             next: now,
@@ -117,6 +123,10 @@ impl Way {
             round_trip: self.round_trip,
             loss: enough.then(|| f64::from(self.lost.count_ones()) / f64::from(u64::BITS)),
         }
+    }
+
+    pub(super) fn forget_sent(&mut self) {
+        self.sent.clear();
     }
 
     pub(super) fn send_at(&mut self, at: Instant) {
@@ -181,9 +191,11 @@ impl Way {
             return self.judge_return(now);
         }
         if self.blind {
-            // Only what is asked of TCP now and then shows anything.
-            if may_judge && is_active && signs().is_some_and(TcpSigns::is_stuck) {
-                self.go_down(now);
+            if may_judge && is_active && now >= self.look_at {
+                self.look_at = now + LOOK;
+                if signs().is_some_and(TcpSigns::is_stuck) {
+                    self.go_down(now);
+                }
             }
         } else if may_judge && self.is_silent(now) {
             if signs().is_some_and(|signs| signs.silent < TCP_LIVES) {
@@ -204,7 +216,7 @@ impl Way {
         let back = self.well_since.map(|since| (since + self.hold.peek()).max(now + OVERDUE / 4));
         let back = back.filter(|_| self.state == State::Down);
         let connect = (self.state == State::Down).then_some(self.connect_at);
-        let look = (self.blind && is_active).then(|| now + TCP_SILENT / 4);
+        let look = (self.blind && is_active).then(|| self.look_at.max(now + LOOK / 4));
         [silent, back, connect, look].into_iter().flatten().fold(self.next, Instant::min)
     }
 
@@ -256,8 +268,9 @@ impl Way {
         self.turn(State::Down, now);
         // An answer to what was sent before says nothing of now.
         self.sent.clear();
-        (self.answers, self.round_trip) = (0, None);
-        self.connect_at = now + CONNECT.0;
+        (self.answers, self.round_trip, self.blind) = (0, None, false);
+        // It may be UDP alone that gets through no more, while TCP had nothing to say.
+        self.connect_at = now;
         self.send_at(now);
     }
 
@@ -281,6 +294,7 @@ impl Way {
         let delay = self.round_trip.zip(best).map(|((own, _), best)| own.saturating_sub(best));
         let is_delayed_by = |least| delay.is_some_and(|delay| delay >= least);
         let lost = self.lost.count_ones();
+        let is_known = self.judged == u64::BITS;
         if self.state == State::Up {
             let trouble = if lost >= LOST {
                 Trouble::Loss
@@ -289,8 +303,11 @@ impl Way {
             } else {
                 return;
             };
+            if now.saturating_duration_since(self.since) >= WELL.1 {
+                self.well.reset();
+            }
             self.turn(State::Degraded(trouble), now);
-        } else if lost > LOST_WELL || is_delayed_by(DELAYED_WELL) {
+        } else if !is_known || lost > LOST_WELL || is_delayed_by(DELAYED_WELL) {
             self.well_since = None;
         } else if now >= *self.well_since.get_or_insert(now) + self.well.peek() {
             self.well.pause();

@@ -34,7 +34,7 @@ fn vps() -> PeerStatus {
     let lte = WayStatus {
         role: Some(Role::Backup),
         state: Some(WayState::Degraded),
-        reason: Some("late".into()),
+        reason: Some("it is too late".into()),
         loss_percent: Some(3.0),
         ..way(Some("wan2"), "100.64.3.4", "203.0.113.7")
     };

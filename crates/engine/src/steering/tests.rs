@@ -81,13 +81,14 @@ async fn a_path_dies_and_lives(listener: std::net::TcpListener) {
         connections.push(connect(&dialler, &listener).await);
     }
     until_over(&connections, 0b11).await;
+    let ways = dialler.ways().get().all();
     for (dead, rest) in [(1, 0b01), (0, 0b10), (1, 0b01)] {
-        dialler.set_state(dead, State::Down);
+        dialler.set_state(&ways[dead], State::Down);
         until_over(&connections, rest).await;
         // What is dialled meanwhile keeps off it, too.
         connections.push(connect(&dialler, &listener).await);
         until_over(&connections, rest).await;
-        dialler.set_state(dead, State::Up);
+        dialler.set_state(&ways[dead], State::Up);
         until_over(&connections, 0b11).await;
     }
     assert!(dialler.set_paths(&[path(1)]) && !dialler.set_paths(&[path(1)]));
