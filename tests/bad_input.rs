@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use braid_lab::boxes::{Boxes, Running, keygen};
 use braid_lab::topology::{Topology, sink_address};
 use common::talk::says;
-use common::{BRAID, Family, boxes, kernel_state, shell, topology};
+use common::{BRAID, Family, boxes, kernel_state, shell, spoil, topology};
 use tempfile::TempDir;
 
 const UNAVAILABLE: i32 = 69;
@@ -45,11 +45,7 @@ impl Box {
     }
 
     fn spoil(&self, right: &str, wrong: &str) -> Result<()> {
-        let file = self.files.path().join("box.toml");
-        let text = fs::read_to_string(&file)?;
-        ensure!(text.contains(right), "{right}");
-        fs::write(file, text.replace(right, wrong))?;
-        Ok(())
+        spoil(&self.files.path().join("box.toml"), right, wrong)
     }
 
     /// Runs it by way of `before` (a shell's words), which must fail.

@@ -17,7 +17,7 @@ use braid_lab::boxes::{Boxes, keygen};
 use braid_lab::topology::{Topology, sink_address};
 use braid_sys::netns::Netns;
 use common::talk::{Pair, download, listen, serve};
-use common::{BRAID, Family, boxes, kernel_state, shell, topology, until};
+use common::{BRAID, Family, boxes, kernel_state, shell, spoil, topology, until};
 
 const UNAVAILABLE: i32 = 69;
 const CONFIGURATION: i32 = 78;
@@ -222,11 +222,7 @@ impl Checked {
     }
 
     fn spoil(&self, right: &str, wrong: &str) -> Result<()> {
-        let file = self.files.path().join("box.toml");
-        let text = fs::read_to_string(&file)?;
-        ensure!(text.contains(right), "{right}");
-        fs::write(file, text.replacen(right, wrong, 1))?;
-        Ok(())
+        spoil(&self.files.path().join("box.toml"), right, wrong)
     }
 
     /// The exit code and the lines of a check, which must change nothing.

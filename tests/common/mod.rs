@@ -70,6 +70,13 @@ pub(crate) fn shell(node: &Netns, line: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Makes one thing in a file wrong.
+pub(crate) fn spoil(file: &Path, right: &str, wrong: &str) -> Result<()> {
+    let text = std::fs::read_to_string(file)?;
+    ensure!(text.contains(right), "{right}");
+    Ok(std::fs::write(file, text.replacen(right, wrong, 1))?)
+}
+
 /// Waits until something is so; the time is a bound for a broken program, not a measure.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -74,6 +74,9 @@ enum Rejected {
     Silent,
     #[error("it ended: {0}")]
     Io(#[from] io::Error),
+    /// A peer that sees whether a way leads here at all does so, too.
+    #[error("it ended: unexpected end of file, before it said anything")]
+    Nothing,
     #[error("it is of another version, {0}: both boxes need the same version of braid")]
     Version(u8),
     #[error("it is no braid box: its first byte is {0:#04x}")]
@@ -115,7 +118,9 @@ impl Gate {
         let _ = reset_on_close(&stream);
         if let Err(rejected) = self.sort(stream).await {
             debug!(%from, "connection rejected: {rejected}");
-            if let Some(held) = self.rejections.admit(Instant::now()) {
+            if !matches!(rejected, Rejected::Nothing)
+                && let Some(held) = self.rejections.admit(Instant::now())
+            {
                 warn!(held, "connection rejected: {rejected}");
             }
         }
@@ -125,8 +130,7 @@ impl Gate {
         let (began, mut first) = (Instant::now(), [0]);
         let peeked = timeout_at((began + CARRIER_LIMIT).into(), stream.peek(&mut first)).await;
         match (peeked.map_err(|_| Rejected::Silent)??, first[0]) {
-            // Nothing was said: a peer that sees whether this box can be reached at all.
-            (0, _) => Ok(()),
+            (0, _) => Err(Rejected::Nothing),
             (_, TLS_HANDSHAKE) => self.session(stream, began + SESSION_LIMIT).await,
             (_, VERSION) => {
                 let carrier = self.carrier(stream);
