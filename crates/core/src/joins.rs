@@ -55,13 +55,12 @@ pub enum Ask {
     },
 }
 
+/// Where a way stands while it has no subflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// There is a subflow.
-    Joined,
     /// One was asked for; given up at the second time.
     Asked(Instant, Instant),
-    /// There is none; to be asked for at the time.
+    /// One is to be asked for at the time.
     Missing(Instant),
 }
 
@@ -92,7 +91,8 @@ pub struct Joins {
     ways: Vec<Way>,
     /// In the order of the kernel's list, the first one first.
     subflows: Vec<Subflow>,
-    /// Those that the kernel was asked to destroy, until it says that they are gone.
+    /// Those that the kernel was asked to destroy, until it says that they are gone: their end is not
+    /// that of a subflow that was asked for meanwhile.
     dying: Vec<Ends>,
     /// Local addresses that subflows were asked for from: the first has identifier 1.
     addresses: Vec<IpAddr>,
@@ -109,18 +109,15 @@ impl Joins {
     pub fn new(ways: &[Pairing], first: Ends, now: Instant) -> Self {
         let mut joins = Self {
             ways: Vec::new(),
-            subflows: Vec::new(),
+            // The address that a connection was made from has identifier 0 (RFC 8684, 3.4.1).
+            subflows: vec![Subflow { ends: first, id: 0, stale: false }],
             dying: Vec::new(),
             addresses: Vec::new(),
             spread: false,
             settle: None,
             settle_again: Backoff::new(SETTLE),
         };
-        joins.set_ways(ways, now + UNTOLD);
-        // The address that a connection was made from has identifier 0 (RFC 8684, 3.4.1).
-        joins.subflows.push(Subflow { ends: first, id: 0, stale: false });
-        let its_way = joins.ways.iter_mut().find(|way| way.pairing.joins(&first));
-        its_way.into_iter().for_each(|way| way.state = State::Joined);
+        joins.ways = ways.iter().map(|pairing| Way::new(*pairing, now + UNTOLD)).collect();
         joins
     }
 
@@ -130,13 +127,7 @@ impl Joins {
         let old = std::mem::take(&mut self.ways);
         let way = |pairing: &Pairing| {
             let known = old.iter().find(|way| way.pairing == *pairing).copied();
-            known.unwrap_or_else(|| Way {
-                pairing: *pairing,
-                state: State::Missing(now),
-                again: Backoff::new(AGAIN),
-                backup: false,
-                dead: false,
-            })
+            known.unwrap_or_else(|| Way::new(*pairing, now))
         };
         self.ways = ways.iter().map(way).collect();
         let came = |way: &&Way| old.iter().all(|known| known.pairing != way.pairing);
@@ -177,7 +168,7 @@ impl Joins {
             self.subflows.push(Subflow { ends, id, stale: false });
         }
         let way = self.ways.iter_mut().find(|way| way.pairing.joins(&ends))?;
-        let state = std::mem::replace(&mut way.state, State::Joined);
+        let state = std::mem::replace(&mut way.state, State::Missing(now));
         way.again.reset();
         match state {
             State::Asked(asked, _) => {
@@ -214,28 +205,28 @@ impl Joins {
                 doubt(&mut self.subflows, &way.pairing);
             }
         }
-        let mut asks = self.destroy(now);
+        let mut asks = self.destroy();
         self.settle = self.settle.filter(|at| *at > now);
         for number in 0..self.ways.len() {
             let id = self.id_of(self.ways[number].pairing.local);
+            let is_joined = self.has(&self.ways[number].pairing);
             let way = &mut self.ways[number];
+            if way.dead {
+                continue;
+            }
             let unwanted = match worth(way.pairing.path) {
                 Worth::Near => false,
                 Worth::Far => !self.spread,
                 Worth::Poor | Worth::Dead => true,
             };
             let (pairing, backup) = (way.pairing, way.pairing.backup || unwanted);
-            match way.state {
-                State::Missing(at) | State::Asked(_, at) if at <= now && !way.dead => {
-                    way.state = State::Asked(now, now + FORGET);
-                    way.backup = backup;
-                    asks.push(Ask::Create { way: pairing, id, backup });
-                }
-                State::Joined if way.backup != backup && self.settle.is_none() && !way.dead => {
-                    way.backup = backup;
-                    asks.push(Ask::SetBackup { way: pairing, backup });
-                }
-                _ => {}
+            if is_joined && way.backup != backup && self.settle.is_none() {
+                way.backup = backup;
+                asks.push(Ask::SetBackup { way: pairing, backup });
+            } else if !is_joined && way.due() <= now {
+                way.state = State::Asked(now, now + FORGET);
+                way.backup = backup;
+                asks.push(Ask::Create { way: pairing, id, backup });
             }
         }
         asks
@@ -258,17 +249,14 @@ impl Joins {
     /// When to poll next; `None` while nothing is lacking.
     #[must_use]
     pub fn wake(&self) -> Option<Instant> {
-        let times = self.ways.iter().filter_map(|way| match way.state {
-            State::Asked(_, at) | State::Missing(at) if !way.dead => Some(at),
-            _ => None,
-        });
-        times.chain(self.settle).min()
+        let lacking = self.ways.iter().filter(|way| !way.dead && !self.has(&way.pairing));
+        lacking.map(Way::due).chain(self.settle).min()
     }
 
     /// Subflows over dead ways, and over none of the ways, go as soon as there is a better one: a
     /// connection without any ends after a while (`net.mptcp.close_timeout`), and what looks dead may
     /// yet be all there is. A second one over a way goes, too: it was asked for, forgotten, and came.
-    fn destroy(&mut self, now: Instant) -> Vec<Ask> {
+    fn destroy(&mut self) -> Vec<Ask> {
         let (mut live, mut dead, mut asks) = (Vec::<Subflow>::new(), Vec::new(), Vec::new());
         for subflow in &self.subflows {
             match self.way_of(&subflow.ends).filter(|way| !way.dead) {
@@ -281,10 +269,6 @@ impl Joins {
             }
         }
         if !live.is_empty() {
-            for way in self.ways.iter_mut().filter(|way| way.dead && way.state == State::Joined) {
-                way.state = State::Missing(now);
-                way.again.reset();
-            }
             // The address of a stale one is not gone.
             let destroy = |Subflow { ends, id, stale }| {
                 let lives = stale && self.way_of(&ends).is_some_and(|way| !way.dead);
@@ -295,10 +279,8 @@ impl Joins {
         let gone = |ends: &Ends| {
             asks.iter().any(|ask| matches!(ask, Ask::Destroy { ends: other, .. } if other == ends))
         };
-        let (dying, stay) = self.subflows.iter().partition(|subflow| gone(&subflow.ends));
-        let dying: Vec<Subflow> = dying;
-        self.subflows = stay;
-        self.dying.extend(dying.iter().map(|subflow| subflow.ends));
+        self.dying.extend(self.subflows.iter().map(|subflow| subflow.ends).filter(gone));
+        self.subflows.retain(|subflow| !gone(&subflow.ends));
         asks
     }
 
@@ -325,6 +307,20 @@ impl Joins {
             self.addresses.len() - 1
         });
         u8::try_from(number + 1).unwrap_or(u8::MAX)
+    }
+}
+
+impl Way {
+    fn new(pairing: Pairing, ask_at: Instant) -> Self {
+        let (state, again) = (State::Missing(ask_at), Backoff::new(AGAIN));
+        Self { pairing, state, again, backup: false, dead: false }
+    }
+
+    /// When a subflow is to be asked for, if there is none.
+    fn due(&self) -> Instant {
+        match self.state {
+            State::Asked(_, at) | State::Missing(at) => at,
+        }
     }
 }
 
