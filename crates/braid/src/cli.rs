@@ -22,8 +22,9 @@ braid joins the links between two boxes into one.
   braid --help        print this
 
 Exit codes: 0 stopped as asked or nothing wrong, 64 wrong command line, 69 the system lacks
-something (MPTCP, nftables) or braid does not run, 71 the system refused, 73 something needed is in use, 77 no permission,
-78 wrong configuration or key file. Each but 0 with one line on standard error.";
+something (MPTCP, nftables) or braid does not run, 71 the system refused, 73 something
+needed is in use, 77 no permission, 78 wrong configuration or key file. Each but 0 with one
+line on standard error.";
 
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]

@@ -113,14 +113,6 @@ impl Health {
         self.wake = now;
     }
 
-    /// The way leads elsewhere now: what was known of it is void.
-    pub fn forget(&mut self, way: usize, now: Instant) {
-        if let Some(known) = self.ways.get_mut(&way) {
-            *known = Way::new(now);
-            self.wake = now;
-        }
-    }
-
     /// There are other keys now: what was sent before will not be answered, and is not lost.
     pub fn handle_new_keys(&mut self, now: Instant) {
         self.ways.values_mut().for_each(Way::forget_sent);

@@ -30,11 +30,16 @@ impl Census {
         self.members().push(Member { stream, we_open, shared });
     }
 
-    /// The subflows of each carrier.
+    /// The established subflows of each carrier.
     pub(crate) fn subflows(&self) -> Vec<Vec<SubflowInfo>> {
         let members = self.members();
         let streams = members.iter().filter_map(|member| member.stream.upgrade());
-        streams.filter_map(|stream| mptcp::subflows(&*stream).ok()).collect()
+        let established = |stream: std::sync::Arc<TcpStream>| {
+            let mut subflows = mptcp::subflows(&*stream).ok()?;
+            subflows.retain(SubflowInfo::is_established);
+            Some(subflows)
+        };
+        streams.filter_map(established).collect()
     }
 
     /// How many carriers there are on which the peer opens: single, shared.

@@ -21,7 +21,7 @@ use crate::state_file::DIRECTORY;
 use crate::status;
 use crate::survey::{self, Survey};
 use crate::warning::Warning;
-use crate::watch::{Dialled, same_addresses};
+use crate::watch::{DialledPeer, same_addresses};
 
 /// One thing that was found; its text names the place and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +116,7 @@ fn paths(survey: &Survey) -> Vec<Warning> {
 }
 
 /// Paths that are up and do not lead to a peer, and whether any does.
-fn ways(survey: &Survey, peer: &Dialled) -> Vec<Warning> {
+fn ways(survey: &Survey, peer: &DialledPeer) -> Vec<Warning> {
     // What cannot be read or resolved has been named.
     if survey.paths.is_empty() || peer.endpoints.is_empty() {
         return Vec::new();
@@ -133,7 +133,7 @@ fn ways(survey: &Survey, peer: &Dialled) -> Vec<Warning> {
     useless.map(|(_, path)| no_way(path, peer)).chain(unreached).collect()
 }
 
-fn no_way(path: &Path, peer: &Dialled) -> Warning {
+fn no_way(path: &Path, peer: &DialledPeer) -> Warning {
     Warning::NoWay {
         path: path.interface.clone(),
         peer: peer.name.clone(),

@@ -186,7 +186,8 @@ async fn first_to_answer(ways: &KnownWays) -> io::Result<(TcpStream, Pairing)> {
     }
 }
 
-async fn attempt(ways: &KnownWays, way: Pairing) -> io::Result<(TcpStream, Pairing)> {
+/// Connects over one way, and takes note of how long that took.
+pub(crate) async fn attempt(ways: &KnownWays, way: Pairing) -> io::Result<(TcpStream, Pairing)> {
     let began = Instant::now();
     let (socket, remote) = mptcp::dialling(way.local, way.remote)?;
     match TcpSocket::from_std_stream(socket).connect(remote).await {

@@ -27,9 +27,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// kernel ends the subflows itself.
 const WITHDRAWN: Duration = Duration::from_millis(100);
 
-/// `TCP_ESTABLISHED` of `include/net/tcp_states.h`.
-const ESTABLISHED: u8 = 1;
-
 /// Answers what comes to `socket`, which is bound to `listen`, until it is dropped.
 pub(crate) async fn serve(socket: Answering, listen: SocketAddr, directory: Arc<Directory>) {
     let mut room = vec![0; ROOM];
@@ -96,11 +93,9 @@ async fn leave(peering: &Peering, dead: &[FarWay]) {
     }
 }
 
-/// The established subflows of each of the peer's carriers, by our end and the far one.
+/// The subflows of each of the peer's carriers, by our end and the far one.
 fn subflows(peering: &Peering) -> Vec<Vec<(SocketAddr, SocketAddr)>> {
-    let ends = |subflow: &SubflowInfo| (canonical(subflow.local), canonical(subflow.remote));
-    let established = |subflows: Vec<SubflowInfo>| {
-        subflows.iter().filter(|subflow| subflow.state == ESTABLISHED).map(ends).collect()
-    };
-    peering.census.subflows().into_iter().map(established).collect()
+    let ends = |subflow: &SubflowInfo| (subflow.local, subflow.remote);
+    let carriers = peering.census.subflows();
+    carriers.iter().map(|subflows| subflows.iter().map(ends).collect()).collect()
 }

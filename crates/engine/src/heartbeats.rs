@@ -2,7 +2,6 @@
 //! the task between sockets, the clock and `core::health`.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,13 +9,14 @@ use braid_core::health::{Action, Health, Report, State, TcpSigns, Trouble};
 use braid_core::heartbeat::{HEARTBEAT_LEN, Heartbeat, Opener, Sealer};
 use braid_core::keys::SessionId;
 use braid_core::path::Pairing;
-use braid_sys::{mptcp, sock_diag, udp};
-use tokio::net::{TcpSocket, UdpSocket};
+use braid_sys::mptcp::SubflowInfo;
+use braid_sys::udp;
+use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::dial::Dialler;
+use crate::dial::{Dialler, attempt};
 use crate::peering::Peering;
 use crate::session::Session;
 
@@ -114,14 +114,12 @@ impl Asking {
             return;
         }
         let mut health = self.peering.vitals.health();
+        // One that leads elsewhere now is another one.
         self.lines.retain(|_, line| ways.contains(&line.way));
-        for way in &ways {
-            if !self.lines.contains_key(&way.path)
-                && let Some(line) = line(*way, &self.news)
-            {
-                self.lines.insert(way.path, line);
-                health.forget(way.path, now);
-            }
+        health.set_ways(self.lines.keys().copied(), now);
+        for way in ways.iter().filter(|way| !self.lines.contains_key(&way.path)).collect::<Vec<_>>()
+        {
+            self.lines.extend(line(*way, &self.news).map(|line| (way.path, line)));
         }
         health.set_ways(self.lines.keys().copied(), now);
         // They may be known to the dialler from another time, or new to it.
@@ -168,7 +166,7 @@ impl Asking {
             if self.peering.pulse.take() {
                 health.handle_traffic(now);
             }
-            health.poll(now, |way| self.lines.get(&way).and_then(signs))
+            health.poll(now, |way| self.signs(way))
         };
         for action in actions {
             match action {
@@ -177,6 +175,22 @@ impl Asking {
                 Action::Connect { way } => self.connect(way),
             }
         }
+    }
+
+    /// What TCP shows of a way: of the subflows of all carriers over it.
+    fn signs(&self, way: usize) -> Option<TcpSigns> {
+        let way = self.lines.get(&way)?.way;
+        let carriers = self.peering.census.subflows();
+        let over_it = |subflow: &&SubflowInfo| {
+            subflow.local.ip() == way.local && subflow.remote == way.remote
+        };
+        let over_it: Vec<_> = carriers.iter().flatten().filter(over_it).collect();
+        let silent =
+            |subflow: &&SubflowInfo| subflow.last_data_received.min(subflow.last_ack_received);
+        Some(TcpSigns {
+            silent: over_it.iter().map(silent).min()?,
+            timeouts: over_it.iter().map(|subflow| subflow.retransmits).max()?,
+        })
     }
 
     fn send(&mut self, heartbeat: Heartbeat) {
@@ -206,12 +220,12 @@ impl Asking {
 
     fn connect(&mut self, way: usize) {
         let Some(Line { way, .. }) = self.lines.get(&way) else { return };
-        let (way, news) = (*way, self.news.clone());
+        let (way, news, ways) = (*way, self.news.clone(), self.dialler.ways().clone());
         self.attempts.spawn(async move {
-            match tokio::time::timeout(CONNECT_LIMIT, connects(way)).await {
-                Ok(Ok(())) => drop(news.send(Came::Connected(way)).await),
-                Ok(Err(error)) => debug!(local = %way.local, %error, "way does not connect"),
-                Err(_) => debug!(local = %way.local, "way does not connect in time"),
+            // The connection is closed at once.
+            let connected = tokio::time::timeout(CONNECT_LIMIT, attempt(&ways, way)).await;
+            if let Ok(Ok(_)) = connected {
+                drop(news.send(Came::Connected(way)).await);
             }
         });
     }
@@ -246,20 +260,4 @@ fn line(way: Pairing, news: &mpsc::Sender<Came>) -> Option<Line> {
         }
     });
     Some(Line { way, socket, _reader: reader })
-}
-
-/// What TCP shows of a way: of all connections of this box over it.
-fn signs(line: &Line) -> Option<TcpSigns> {
-    let found = sock_diag::established(line.way.local, line.way.remote);
-    let found = found.inspect_err(|error| debug!(%error, "cannot look at sockets")).ok()?;
-    Some(TcpSigns {
-        silent: found.iter().map(|socket| socket.silent).min()?,
-        timeouts: found.iter().map(|socket| socket.timeouts).max()?,
-    })
-}
-
-/// Ready when the peer's kernel takes a connection over the way; it is closed at once.
-async fn connects(way: Pairing) -> io::Result<()> {
-    let (socket, remote) = mptcp::dialling(way.local, way.remote)?;
-    TcpSocket::from_std_stream(socket).connect(remote).await.map(drop)
 }

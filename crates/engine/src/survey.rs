@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use tokio::net::TcpListener;
 
 use crate::error::StartError;
-use crate::watch::Dialled;
+use crate::watch::DialledPeer;
 
 /// Whether the process may do what it has to.
 pub(crate) fn permission() -> Result<(), StartError> {
@@ -45,7 +45,7 @@ pub(crate) struct Survey {
     /// The paths in the order of the configuration; none where they cannot be read.
     pub(crate) paths: Vec<Path>,
     /// The peers that are dialled, with those of their endpoints that have an address.
-    pub(crate) peers: Vec<Dialled>,
+    pub(crate) peers: Vec<DialledPeer>,
     /// Interfaces of `[intercept]` that are not there.
     pub(crate) absent: Vec<String>,
     /// What keeps the box from starting.
@@ -83,7 +83,7 @@ impl Survey {
             endpoints.extend(self.keep(resolve(endpoint).await).into_iter().flatten());
         }
         let (public_key, name) = (peer.public_key, peer.name.clone());
-        self.peers.push(Dialled { public_key, name, endpoints });
+        self.peers.push(DialledPeer { public_key, name, endpoints });
     }
 
     fn keep<T, E: Into<StartError>>(&mut self, found: Result<T, E>) -> Option<T> {
@@ -168,7 +168,11 @@ pub(crate) fn interceptors(
 }
 
 /// The peers' own addresses are always left alone: a carrier must not be intercepted.
-pub(crate) fn ruleset(config: &Config, peers: &[Dialled], ports: Option<TproxyPorts>) -> Ruleset {
+pub(crate) fn ruleset(
+    config: &Config,
+    peers: &[DialledPeer],
+    ports: Option<TproxyPorts>,
+) -> Ruleset {
     let Some(intercept) = &config.intercept else {
         return Ruleset { interfaces: vec![], routes: vec![], bypass: vec![], ports: None };
     };

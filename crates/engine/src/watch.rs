@@ -36,7 +36,7 @@ const OPEN_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) paths: Vec<PathConfig>,
-    pub(crate) peers: Vec<Dialled>,
+    pub(crate) peers: Vec<DialledPeer>,
     pub(crate) ruleset: Ruleset,
     pub(crate) sysctls: Vec<Sysctl>,
     /// Whether the kernel has IPv6.
@@ -45,7 +45,7 @@ pub(crate) struct Wanted {
 
 /// A peer that is dialled.
 #[derive(Debug)]
-pub(crate) struct Dialled {
+pub(crate) struct DialledPeer {
     pub(crate) public_key: PublicKey,
     pub(crate) name: String,
     pub(crate) endpoints: Vec<SocketAddr>,
@@ -109,7 +109,7 @@ pub(crate) fn same_addresses(paths: &[Path]) -> Vec<(&str, &str)> {
     found
 }
 
-impl Dialled {
+impl DialledPeer {
     /// All ways to it, whichever of its endpoints is the first choice.
     pub(crate) fn ways(&self, paths: &[Path]) -> Vec<Pairing> {
         let mut ways = Vec::new();

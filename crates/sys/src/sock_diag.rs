@@ -1,36 +1,11 @@
-//! TCP sockets as the kernel sees them, by `sock_diag` (sock_diag(7), `linux/inet_diag.h`): here the
-//! subflows over one way, of all connections at once.
+//! Ending TCP sockets by their ends, by `sock_diag` (sock_diag(7), `linux/inet_diag.h`): of a Multipath
+//! TCP connection one subflow.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
-use std::time::Duration;
 
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
-
-/// One TCP socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcpSocket {
-    /// The time since data or an acknowledgement came in last.
-    pub silent: Duration,
-    /// Time-outs in a row for the oldest segment on its way.
-    pub timeouts: u8,
-}
-
-/// The established TCP sockets from `local` to `remote`: of Multipath TCP the subflows.
-///
-/// It blocks for as long as the kernel takes to walk its sockets: some microseconds for each.
-///
-/// # Errors
-/// From the netlink socket: a kernel without `inet_diag`.
-pub fn established(local: IpAddr, remote: SocketAddr) -> io::Result<Vec<TcpSocket>> {
-    let mut found = Vec::new();
-    dump(remote.is_ipv6(), |message| {
-        let ends = ends(message).filter(|(own, far)| (own.ip(), *far) == (local, remote));
-        found.extend(ends.and_then(|_| socket(message)));
-    })?;
-    Ok(found)
-}
 
 /// Where in a `struct inet_diag_msg` a `struct inet_diag_sockid` is, and where in a request.
 const IDENTITY: Range<usize> = 4..52;
@@ -41,10 +16,10 @@ const IDENTITY_ASKED: usize = 8;
 /// on over the others, which carry again what that one still had.
 ///
 /// # Errors
-/// As [`established`]; EOPNOTSUPP on a kernel without CONFIG_INET_DIAG_DESTROY.
+/// From the netlink socket: a kernel without `inet_diag`; EOPNOTSUPP on a kernel without CONFIG_INET_DIAG_DESTROY.
 pub fn end(sockets: &[(SocketAddr, SocketAddr)]) -> io::Result<usize> {
     let mut found: Vec<(u8, [u8; IDENTITY.end - IDENTITY.start])> = Vec::new();
-    dump(false, |message| {
+    dump(|message| {
         let is_it = ends(message).is_some_and(|ends| sockets.contains(&ends));
         let identity = message.get(IDENTITY).filter(|_| is_it).and_then(|it| it.try_into().ok());
         found.extend(identity.map(|identity| (message[0], identity)));
@@ -57,7 +32,8 @@ pub fn end(sockets: &[(SocketAddr, SocketAddr)]) -> io::Result<usize> {
     Ok(ended)
 }
 
-/// By its identity, in which is the kernel's cookie: no other that has its addresses later.
+/// By its identity, in which is the kernel's cookie: by its ends alone the kernel would find the listener
+/// in place of one that has gone.
 fn destroy(socket: &Socket, family: u8, identity: &[u8]) -> io::Result<bool> {
     let mut asked = request(SOCK_DESTROY, NLM_F_REQUEST_ACK, family);
     let place = HEADER_LEN + IDENTITY_ASKED;
@@ -80,7 +56,6 @@ const NLM_F_REQUEST_DUMP: u16 = 0x301;
 const NLM_F_REQUEST_ACK: u16 = 0x5;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-const INET_DIAG_INFO: u16 = 2;
 const ESTABLISHED: u32 = 1 << 1;
 
 /// `struct nlmsghdr`, `struct inet_diag_req_v2`, `struct inet_diag_msg`, bytes.
@@ -89,12 +64,10 @@ const REQUEST_LEN: usize = 56;
 const MESSAGE_LEN: usize = 72;
 
 /// Each established socket; a dual-stack one that carries IPv4 is among those of IPv6.
-fn dump(only_v6: bool, mut each: impl FnMut(&[u8])) -> io::Result<()> {
-    let families = [libc::AF_INET6, libc::AF_INET];
-    for family in &families[..if only_v6 { 1 } else { 2 }] {
-        dump_family(*family as u8, &mut each)?;
-    }
-    Ok(())
+fn dump(mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    [libc::AF_INET6, libc::AF_INET]
+        .iter()
+        .try_for_each(|family| dump_family(*family as u8, &mut each))
 }
 
 fn dump_family(family: u8, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
@@ -122,7 +95,6 @@ fn request(kind: u16, flags: u16, family: u8) -> [u8; HEADER_LEN + REQUEST_LEN] 
     bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
     let body = &mut bytes[HEADER_LEN..];
     (body[0], body[1]) = (family, libc::IPPROTO_TCP as u8);
-    body[2] = 1 << (INET_DIAG_INFO - 1);
     body[4..8].copy_from_slice(&ESTABLISHED.to_ne_bytes());
     bytes
 }
@@ -148,33 +120,10 @@ fn ends(message: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     Some((end(8..24, port(4))?, end(24..40, port(6))?))
 }
 
-/// What a `struct inet_diag_msg` and its attributes show.
-fn socket(message: &[u8]) -> Option<TcpSocket> {
-    let info = attribute(message.get(MESSAGE_LEN..)?, INET_DIAG_INFO)?;
-    // Offsets are those of `struct tcp_info`: tcpi_last_data_recv, tcpi_last_ack_recv.
-    let millis = |at: usize| {
-        let number = info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)?;
-        Some(Duration::from_millis(number.into()))
-    };
-    Some(TcpSocket { silent: millis(52)?.min(millis(56)?), timeouts: *info.get(2)? })
-}
-
 fn address(family: u8, bytes: &[u8]) -> Option<IpAddr> {
     match i32::from(family) {
         libc::AF_INET => Some(Ipv4Addr::from(*bytes.first_chunk()?).into()),
         _ => Some(IpAddr::V6(Ipv6Addr::from(*bytes.first_chunk()?)).to_canonical()),
-    }
-}
-
-fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
-        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?);
-        let value = bytes.get(4..length)?;
-        if kind == wanted {
-            return Some(value);
-        }
-        bytes = bytes.get(length.next_multiple_of(4)..)?;
     }
 }
 
@@ -183,26 +132,13 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
 
+    use braid_core::addr::canonical;
+
     use super::*;
 
+    /// As carriers are on the box that accepts them.
     #[test]
-    fn a_connection_is_found_by_its_addresses_and_shows_when_it_heard_something() {
-        for bind in ["127.0.0.1:0", "[::1]:0"] {
-            let listener = TcpListener::bind(bind).unwrap();
-            let remote = listener.local_addr().unwrap();
-            let mut near = TcpStream::connect(remote).unwrap();
-            let (mut far, _) = listener.accept().unwrap();
-            far.write_all(b"x").unwrap();
-            near.read_exact(&mut [0]).unwrap();
-            let [found] = established(remote.ip(), remote).unwrap()[..] else { panic!("one") };
-            assert!(found.silent < Duration::from_secs(5) && found.timeouts == 0);
-            let elsewhere = SocketAddr::new(remote.ip(), 1);
-            assert_eq!(established(remote.ip(), elsewhere).unwrap(), []);
-        }
-    }
-
-    #[test]
-    fn ipv4_on_a_dual_stack_socket_is_found() {
+    fn ipv4_on_a_dual_stack_socket_is_ended() {
         let listener = crate::mptcp::listener("[::]:0".parse().unwrap()).unwrap();
         let port = listener.local_addr().unwrap().port();
         let remote = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
@@ -210,7 +146,8 @@ mod tests {
         let socket = socket2::Socket::from(socket);
         socket.set_nonblocking(false).unwrap();
         socket.connect(&to.into()).unwrap();
-        assert_eq!(established(remote.ip(), remote).unwrap().len(), 1);
+        let near = socket.local_addr().unwrap().as_socket().unwrap();
+        assert_eq!(end(&[(remote, canonical(near))]).unwrap(), 1);
     }
 
     #[test]
@@ -238,7 +175,6 @@ mod tests {
     fn bytes_that_are_no_answer_are_none() {
         assert!(next_message(&[1, 0, 0, 0]).is_none());
         assert!(next_message(&[200, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_none());
-        assert!(attribute(&[0, 0, 0, 0], 1).is_none() && attribute(&[9, 0, 1, 0], 1).is_none());
-        assert!(socket(&[0; 80]).is_none() && ends(&[0; 8]).is_none());
+        assert!(ends(&[0; 8]).is_none());
     }
 }

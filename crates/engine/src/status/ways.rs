@@ -10,9 +10,6 @@ use braid_core::path::{Pairing, Role};
 use braid_core::status::{WayState, WayStatus};
 use braid_sys::mptcp::SubflowInfo;
 
-/// `TCP_ESTABLISHED` of `include/net/tcp_states.h`.
-const ESTABLISHED: u8 = 1;
-
 /// A way by its two addresses.
 type Addresses = (IpAddr, IpAddr);
 
@@ -25,7 +22,7 @@ pub(super) fn ways(
     carriers: &[Vec<SubflowInfo>],
 ) -> Vec<WayStatus> {
     let mut seen: BTreeMap<Addresses, Vec<&SubflowInfo>> = BTreeMap::new();
-    for subflow in carriers.iter().flatten().filter(|subflow| subflow.state == ESTABLISHED) {
+    for subflow in carriers.iter().flatten() {
         seen.entry((subflow.local.ip(), subflow.remote.ip())).or_default().push(subflow);
     }
     let mut of_path = |way: &Pairing| {
@@ -105,7 +102,7 @@ mod tests {
             id: 0,
             local: local.parse().unwrap(),
             remote: remote.parse().unwrap(),
-            state: ESTABLISHED,
+            state: 1,
             rtt: Duration::from_millis(rtt_ms),
             rtt_var: Duration::ZERO,
             min_rtt: Some(Duration::from_millis(rtt_ms / 2)),
@@ -141,9 +138,8 @@ mod tests {
             trusted: false,
         };
         let known = [way(0, "192.0.2.1"), way(1, "192.0.2.9")];
-        let closed = SubflowInfo { state: 7, ..subflow("192.0.2.9:7", "203.0.113.7:4770", 1, 0) };
         let carriers = [
-            vec![subflow("192.0.2.1:5", "203.0.113.7:4770", 30, 900), closed],
+            vec![subflow("192.0.2.1:5", "203.0.113.7:4770", 30, 900)],
             vec![subflow("192.0.2.1:6", "203.0.113.7:4770", 40, 3)],
             vec![subflow("[2001:db8::1]:4770", "[2001:db8::2]:9", 8, 3)],
         ];

@@ -59,6 +59,16 @@ pub struct SubflowInfo {
     pub bytes_retrans: u64,
 }
 
+impl SubflowInfo {
+    /// Whether it carries, or could.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        /// `TCP_ESTABLISHED` of `include/net/tcp_states.h`.
+        const ESTABLISHED: u8 = 1;
+        self.state == ESTABLISHED
+    }
+}
+
 /// The subflows of a connection, in the order of the kernel's list.
 ///
 /// The first in it is the one that the connection was made with, then come the others in the order
