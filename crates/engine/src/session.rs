@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 use braid_core::addr::{HostAddr, SinkAddr};
 use braid_core::carrier::NumberWindow;
 use braid_core::control::{self, Bye, Hello, MAX_MESSAGE, Message, Protection, Terms, agree};
-use braid_core::far_ways::{FarWay, FarWays};
-use braid_core::heartbeat::{self, HEARTBEAT_LEN};
 use braid_core::key::PublicKey;
 use braid_core::keys::{
     CarrierNumber, Direction, SessionId, SessionSecret, TrafficSecret, split_export,
@@ -26,6 +24,10 @@ use crate::ask::Asks;
 use crate::pulse::Pulse;
 use crate::steering::Registration;
 use crate::tls::Secured;
+
+mod beats;
+
+use beats::Answering;
 
 /// How long the peer may take to say `hello`.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
@@ -70,14 +72,6 @@ pub struct Session {
     /// `bye` was said.
     leaving: Notify,
     ended: watch::Sender<bool>,
-}
-
-/// What answers the peer's heartbeats, once there was one.
-#[derive(Debug)]
-struct Answering {
-    opener: heartbeat::Opener,
-    sealer: heartbeat::Sealer,
-    ways: FarWays,
 }
 
 /// The control connection, to be given to [`Session::run`].
@@ -304,39 +298,6 @@ impl Session {
     #[must_use]
     pub fn is_clear(&self) -> bool {
         self.terms.protection == Protection::None
-    }
-
-    /// What seals our heartbeats, and opens the answers to them; once in a session, since a second
-    /// one would seal others with the nonces of the first.
-    pub(crate) fn asking(&self) -> Option<(heartbeat::Sealer, heartbeat::Opener)> {
-        if self.asked.swap(true, Ordering::Relaxed) {
-            return None;
-        }
-        let secret = |direction| self.traffic(true, heartbeat::NUMBER, direction);
-        Some((
-            heartbeat::Sealer::new(self.id, self.terms.suite, &secret(Direction::FromDialler)),
-            heartbeat::Opener::new(self.terms.suite, &secret(Direction::FromAcceptor)),
-        ))
-    }
-
-    /// The answer to a heartbeat of the peer's that came over `way`, and the ways that it gives up;
-    /// `None` when it is none, or one that came before.
-    pub(crate) fn answer(
-        &self,
-        datagram: &[u8],
-        way: FarWay,
-    ) -> Option<([u8; HEARTBEAT_LEN], Vec<FarWay>)> {
-        let mut answering = self.answering.lock().unwrap_or_else(PoisonError::into_inner);
-        let Answering { opener, sealer, ways } = answering.get_or_insert_with(|| {
-            let secret = |direction| self.traffic(false, heartbeat::NUMBER, direction);
-            let sealer =
-                heartbeat::Sealer::new(self.id, self.terms.suite, &secret(Direction::FromAcceptor));
-            let opener = heartbeat::Opener::new(self.terms.suite, &secret(Direction::FromDialler));
-            Answering { opener, sealer, ways: FarWays::default() }
-        });
-        let (heartbeat, is_newest) = opener.open(datagram)?;
-        let dead = if is_newest { ways.handle(heartbeat, way) } else { Vec::new() };
-        Some((sealer.seal(heartbeat)?, dead))
     }
 
     /// The secret of one direction of a carrier.
