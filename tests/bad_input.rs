@@ -13,41 +13,18 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use braid_lab::boxes::{Boxes, Running, keygen};
 use braid_lab::topology::{Topology, sink_address};
+use common::spoilt::Spoilt;
 use common::talk::says;
-use common::{BRAID, Family, boxes, kernel_state, shell, spoil, topology};
-use tempfile::TempDir;
+use common::{BRAID, Family, boxes, kernel_state, shell, topology};
 
 const UNAVAILABLE: i32 = 69;
 const IN_USE: i32 = 73;
 const PERMISSION: i32 = 77;
 const CONFIGURATION: i32 = 78;
 
-/// An ingress box whose configuration is right, to be spoilt.
-struct Box {
-    topology: Topology,
-    files: TempDir,
-}
+const PATH: &str = "[[path]]\ninterface = \"wan1\"\n";
 
-impl Box {
-    fn new() -> Result<Self> {
-        let (topology, files) = (topology()?, tempfile::tempdir()?);
-        keygen(Path::new(BRAID), &files.path().join("key"))?;
-        let key = keygen(Path::new(BRAID), &files.path().join("peer"))?;
-        let config = format!(
-            "[node]\nkey_file = \"{}/key\"\nlisten = [\"[::]:4770\"]\n\n[[path]]\n\
-             interface = \"wan1\"\n\n[intercept]\ninterfaces = [\"lan0\"]\n\n[[peer]]\n\
-             name = \"egress\"\npublic_key = \"{key}\"\nendpoints = [\"10.77.1.2:4770\"]\n\
-             routes = [\"0.0.0.0/0\"]\n",
-            files.path().display()
-        );
-        fs::write(files.path().join("box.toml"), config)?;
-        Ok(Self { topology, files })
-    }
-
-    fn spoil(&self, right: &str, wrong: &str) -> Result<()> {
-        spoil(&self.files.path().join("box.toml"), right, wrong)
-    }
-
+impl Spoilt {
     /// Runs it by way of `before` (a shell's words), which must fail.
     fn run(&self, before: &str) -> Result<Output> {
         let line = format!("{before} {BRAID} run -c box.toml");
@@ -76,14 +53,14 @@ impl Box {
 
 #[test]
 fn an_unknown_key_in_the_configuration() -> Result<()> {
-    let bad = Box::new()?;
+    let bad = Spoilt::new(PATH)?;
     bad.spoil("interfaces", "interfases")?;
     bad.must_refuse("", CONFIGURATION, &["box.toml:9:", "unknown field `interfases`", "interfaces"])
 }
 
 #[test]
 fn a_key_file_that_is_missing_or_none() -> Result<()> {
-    let bad = Box::new()?;
+    let bad = Spoilt::new(PATH)?;
     fs::write(bad.files.path().join("key"), "not a key\n")?;
     bad.must_refuse("", CONFIGURATION, &["key", "44 characters", "braid keygen"])?;
     fs::remove_file(bad.files.path().join("key"))?;
@@ -92,7 +69,7 @@ fn a_key_file_that_is_missing_or_none() -> Result<()> {
 
 #[test]
 fn a_public_key_that_is_none() -> Result<()> {
-    let bad = Box::new()?;
+    let bad = Spoilt::new(PATH)?;
     bad.spoil("public_key = \"", "public_key = \"xx")?;
     bad.must_refuse("", CONFIGURATION, &["box.toml:13:", "peer.public_key", "braid pubkey"])
 }
@@ -100,7 +77,7 @@ fn a_public_key_that_is_none() -> Result<()> {
 /// They may come later: the box runs, and says what it waits for.
 #[test]
 fn interfaces_and_ways_that_are_not_there() -> Result<()> {
-    let bad = Box::new()?;
+    let bad = Spoilt::new(PATH)?;
     let file = bad.files.path().join("box.toml");
     bad.spoil("\"lan0\"", "\"lan7\"")?;
     bad.spoil("\"wan1\"", "\"wan7\"")?;
@@ -116,41 +93,41 @@ fn interfaces_and_ways_that_are_not_there() -> Result<()> {
 
 #[test]
 fn a_port_in_use() -> Result<()> {
-    let bad = Box::new()?;
+    let bad = Spoilt::new(PATH)?;
     let _taken = bad.topology.ingress.run(|| std::net::TcpListener::bind("[::]:4770"))??;
     bad.must_refuse("", IN_USE, &["node.listen", "[::]:4770", "in use"])
 }
 
 #[test]
 fn a_udp_port_in_use() -> Result<()> {
-    let bad = Box::new()?;
+    let bad = Spoilt::new(PATH)?;
     let _taken = bad.topology.ingress.run(|| std::net::UdpSocket::bind("[::]:4770"))??;
     bad.must_refuse("", IN_USE, &["node.listen", "UDP", "[::]:4770", "in use"])
 }
 
 #[test]
 fn the_boxs_own_key() -> Result<()> {
-    let bad = Box::new()?;
+    let bad = Spoilt::new(PATH)?;
     bad.spoil("/key\"", "/peer\"")?;
     bad.must_refuse("", CONFIGURATION, &["peer.public_key of \"egress\"", "this box's own"])
 }
 
 #[test]
 fn an_address_that_is_not_ours() -> Result<()> {
-    let bad = Box::new()?;
+    let bad = Spoilt::new(PATH)?;
     bad.spoil("[::]:4770", "203.0.113.9:4770")?;
     bad.must_refuse("", CONFIGURATION, &["node.listen", "203.0.113.9:4770"])
 }
 
 #[test]
 fn no_permission() -> Result<()> {
-    let bad = Box::new()?;
+    let bad = Spoilt::new(PATH)?;
     bad.must_refuse("setpriv --bounding-set -net_admin", PERMISSION, &["CAP_NET_ADMIN", "root"])
 }
 
 #[test]
 fn mptcp_switched_off() -> Result<()> {
-    let bad = Box::new()?;
+    let bad = Spoilt::new(PATH)?;
     shell(&bad.topology.ingress, "sysctl -qw net.mptcp.enabled=0")?;
     bad.must_refuse("", UNAVAILABLE, &["MPTCP is switched off", "sysctl -w net.mptcp.enabled=1"])
 }
@@ -158,7 +135,7 @@ fn mptcp_switched_off() -> Result<()> {
 /// A kernel without the module: `nft` answers as it does there.
 #[test]
 fn no_tproxy_in_the_kernel() -> Result<()> {
-    let bad = Box::new()?;
+    let bad = Spoilt::new(PATH)?;
     let fake = bad.files.path().join("nft");
     fs::write(
         &fake,
@@ -171,13 +148,13 @@ fn no_tproxy_in_the_kernel() -> Result<()> {
 
 #[test]
 fn no_nft_program() -> Result<()> {
-    let bad = Box::new()?;
+    let bad = Spoilt::new(PATH)?;
     bad.must_refuse("env PATH=/nowhere", UNAVAILABLE, &["cannot run `nft`", "install nftables"])
 }
 
 #[test]
 fn a_second_braid() -> Result<()> {
-    let bad = Box::new()?;
+    let bad = Spoilt::new(PATH)?;
     let config = bad.files.path().join("box.toml");
     let mut first = Running::start(&bad.topology.ingress, Path::new(BRAID), &config, "info")?;
     let process = format!("process {}", first.id());

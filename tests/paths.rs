@@ -5,69 +5,16 @@ mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use braid_lab::boxes::{Boxes, Running};
-use braid_lab::generator::fetch;
-use braid_lab::link::Direction;
-use braid_lab::topology::{CARRIER_PORT, Topology, sink_address};
+use braid_lab::boxes::Boxes;
+use braid_lab::topology::{CARRIER_PORT, Topology};
 use braid_sys::mptcp;
 use braid_sys::netns::Netns;
-use common::talk::{PORT, Pair, listen, said, says, says_times, serve};
-use common::{Family, boxes, profile, setup, shell, until};
+use common::carry::{CARRIES, downloading, slow, until_carry};
+use common::talk::{Pair, listen, said, says, says_times};
+use common::{boxes, setup, shell, until};
 use socket2::Socket;
-
-/// At 40 Mbit/s a path 8 s and longer.
-const BYTES: u64 = 80_000_000;
-
-/// A bound for a broken program; the machine may be busy.
-const DOWNLOAD_LIMIT: Duration = Duration::from_secs(100);
-
-/// So much over a path is no handshake any more.
-const CARRIES: u64 = 500_000;
-
-fn slow() -> Result<Topology> {
-    let topology = Topology::build(&profile(40.0)?, "cubic", 1)?;
-    for node in [&topology.ingress, &topology.egress] {
-        // Else an address takes those that came after it in its prefix with it.
-        shell(node, "sysctl -qw net.ipv4.conf.all.promote_secondaries=1")?;
-    }
-    Ok(topology)
-}
-
-/// Downloads while something else happens; every byte is right.
-fn downloading(
-    topology: &Topology,
-    running: &mut Running,
-    meanwhile: impl FnOnce() -> Result<()>,
-) -> Result<()> {
-    let server = serve(topology)?;
-    let address = sink_address(Family::V4, PORT)?;
-    let fetch = move || fetch(address, BYTES, 5, DOWNLOAD_LIMIT);
-    let outcome = thread::scope(|scope| {
-        let download = scope.spawn(|| topology.host.run(fetch));
-        until("the download runs", || Ok(server.stats().accepted > 0))?;
-        let happened = meanwhile();
-        download.join().expect("the download's thread")??;
-        happened
-    });
-    outcome.map_err(|error| error.context(running.log().join("\n")))
-}
-
-fn carried(topology: &Topology, path: usize) -> u64 {
-    topology.links[path].counters(Direction::Down).tally.bytes_delivered
-}
-
-/// Waits until so much more has come over each of these paths.
-fn until_carry(topology: &Topology, paths: &[usize]) -> Result<()> {
-    for path in paths {
-        let before = carried(topology, *path);
-        until(&format!("path {path} carries"), || Ok(carried(topology, *path) > before + CARRIES))?;
-    }
-    Ok(())
-}
 
 /// How many TCP connections a node has from or to an address.
 fn connections(node: &Netns, address: &str) -> Result<usize> {
@@ -91,7 +38,7 @@ fn until_same(node: &Netns, look: &str, before: &str) -> Result<()> {
 fn an_address_changes() -> Result<()> {
     let topology = slow()?;
     let mut boxes = boxes(&topology)?;
-    downloading(&topology, &mut boxes.ingress, || {
+    downloading(&topology, &mut boxes.ingress, |_| {
         until_carry(&topology, &[0, 1])?;
         let change = "ip address add 10.77.2.77/24 dev wan2; ip address del 10.77.2.1/24 dev wan2";
         shell(&topology.ingress, change)?;
@@ -112,15 +59,18 @@ fn an_address_changes() -> Result<()> {
 fn carrier_is_lost() -> Result<()> {
     let topology = slow()?;
     let mut boxes = boxes(&topology)?;
-    downloading(&topology, &mut boxes.ingress, || {
-        for (path, address) in [(1, "10.77.2.1"), (0, "10.77.1.1")] {
+    downloading(&topology, &mut boxes.ingress, |ingress| {
+        for (times, path, address) in [(1, 1, "10.77.2.1"), (2, 0, "10.77.1.1")] {
             until_carry(&topology, &[0, 1])?;
             topology.links[path].carrier(false)?;
             // The peer hears of it over the other path.
             until_left(&topology.ingress, address)?;
             until_left(&topology.egress, address)?;
             until_carry(&topology, &[1 - path])?;
+            // Heartbeats may have been faster than the kernel's word.
+            says_times(ingress, "path is down", times)?;
             topology.links[path].carrier(true)?;
+            says_times(ingress, "path is up", 2 + times)?;
         }
         until_carry(&topology, &[0, 1])?;
         topology.links.iter().try_for_each(|link| link.carrier(false))?;
@@ -169,7 +119,7 @@ fn an_interface_goes_and_comes_back() -> Result<()> {
             Ok(shell(&topology.ingress, received)?.trim().parse::<u64>()? > CARRIES)
         })
     };
-    downloading(&topology, &mut boxes.ingress, || {
+    downloading(&topology, &mut boxes.ingress, |_| {
         until_carry(&topology, &[0])?;
         for _ in 0..2 {
             add_interface(&topology)?;
@@ -195,7 +145,7 @@ fn a_box_starts_without_its_paths() -> Result<()> {
     says(&mut boxes.ingress, "no session")?;
     shell(&topology.ingress, "ip link set wan2 up")?;
     says(&mut boxes.ingress, "session is up")?;
-    downloading(&topology, &mut boxes.ingress, || {
+    downloading(&topology, &mut boxes.ingress, |_| {
         until_carry(&topology, &[1])?;
         shell(&topology.ingress, "ip link set wan1 up")?;
         until_carry(&topology, &[0, 1])
@@ -220,7 +170,7 @@ fn a_gateway_changes() -> Result<()> {
     std::fs::write(&file, format!("{head}endpoints = [\"203.0.113.7:{CARRIER_PORT}\"]{tail}"))?;
     boxes.ingress.stop()?;
     boxes.ingress.restart(&topology.ingress)?;
-    downloading(&topology, &mut boxes.ingress, || {
+    downloading(&topology, &mut boxes.ingress, |_| {
         until_carry(&topology, &[0, 1])?;
         shell(&topology.ingress, "ip route change default via 10.77.2.3 metric 2")?;
         until("the path's table has it", || {
@@ -240,7 +190,7 @@ fn nft_ruleset_is_flushed() -> Result<()> {
     let topology = slow()?;
     let mut boxes = boxes(&topology)?;
     let listener = listen(&topology)?;
-    downloading(&topology, &mut boxes.ingress, || {
+    downloading(&topology, &mut boxes.ingress, |_| {
         for node in [&topology.ingress, &topology.egress] {
             let before = shell(node, LOOK)?;
             for line in [
@@ -274,7 +224,7 @@ fn rules_are_flushed() -> Result<()> {
     let listener = listen(&topology)?;
     let before = shell(&topology.ingress, LOOK)?;
     ensure!(before.contains("4710:") && before.contains("table 4772"), "{before}");
-    downloading(&topology, &mut boxes.ingress, || {
+    downloading(&topology, &mut boxes.ingress, |_| {
         until_carry(&topology, &[0, 1])?;
         for line in [
             "ip rule flush; ip rule add lookup main priority 32766; \
@@ -331,7 +281,7 @@ fn unrelated_connections_keep_their_subflows() -> Result<()> {
         Ok(near.read_exact(&mut [0; 5])?)
     };
     talk()?;
-    downloading(&topology, &mut boxes.ingress, || {
+    downloading(&topology, &mut boxes.ingress, |_| {
         until_carry(&topology, &[0, 1])?;
         let change = "ip address add 10.77.2.77/24 dev wan2; ip address del 10.77.2.1/24 dev wan2";
         shell(&topology.ingress, change)?;

@@ -6,18 +6,18 @@ use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::{Command, Output};
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
 use braid_core::status::{PeerStatus, Status, WayState};
 use braid_engine::status::parse;
-use braid_lab::boxes::{Boxes, keygen};
+use braid_lab::boxes::Boxes;
 use braid_lab::topology::{Topology, sink_address};
 use braid_sys::netns::Netns;
+use common::spoilt::Spoilt;
 use common::talk::{Pair, download, listen, serve};
-use common::{BRAID, Family, boxes, kernel_state, shell, spoil, topology, until};
+use common::{BRAID, Family, boxes, kernel_state, shell, topology, until};
 
 const UNAVAILABLE: i32 = 69;
 const CONFIGURATION: i32 = 78;
@@ -198,37 +198,14 @@ fn readers_that_do_not_read() -> Result<()> {
     boxes.stop()
 }
 
-/// A box to be checked, which does not run.
-struct Checked {
-    topology: Topology,
-    files: tempfile::TempDir,
-}
+const PATHS: &str =
+    "[[path]]\ninterface = \"wan1\"\nrole = \"normal\"\n\n[[path]]\ninterface = \"wan2\"\n";
 
-impl Checked {
-    fn new() -> Result<Self> {
-        let (topology, files) = (topology()?, tempfile::tempdir()?);
-        let key = keygen(Path::new(BRAID), &files.path().join("other"))?;
-        keygen(Path::new(BRAID), &files.path().join("key"))?;
-        let config = format!(
-            "[node]\nkey_file = \"{}/key\"\nlisten = [\"[::]:4770\"]\n\n[[path]]\n\
-             interface = \"wan1\"\nrole = \"normal\"\n\n[[path]]\ninterface = \"wan2\"\n\n\
-             [intercept]\ninterfaces = [\"lan0\"]\n\n[[peer]]\nname = \"egress\"\n\
-             public_key = \"{key}\"\nendpoints = [\"10.77.1.2:4770\", \"10.77.2.2:4770\"]\n\
-             routes = [\"0.0.0.0/0\"]\n",
-            files.path().display()
-        );
-        fs::write(files.path().join("box.toml"), config)?;
-        Ok(Self { topology, files })
-    }
-
-    fn spoil(&self, right: &str, wrong: &str) -> Result<()> {
-        spoil(&self.files.path().join("box.toml"), right, wrong)
-    }
-
+impl Spoilt {
     /// The exit code and the lines of a check, which must change nothing.
     fn check(&self) -> Result<(i32, Vec<String>)> {
         let state = kernel_state(&self.topology.ingress)?;
-        let file = self.files.path().join("box.toml");
+        let file = self.config();
         let output = braid(&self.topology.ingress, &format!("check -c {}", file.display()))?;
         let after = kernel_state(&self.topology.ingress)?;
         ensure!(state == after, "before:\n{state}\nafter:\n{after}");
@@ -246,7 +223,7 @@ fn named(lines: &[String], severity: &str, words: &[&str]) -> Result<()> {
 
 #[test]
 fn a_good_machine() -> Result<()> {
-    let good = Checked::new()?;
+    let good = Spoilt::new(PATHS)?;
     let (code, lines) = good.check()?;
     ensure!(code == 0 && lines.len() == 1 && lines[0].ends_with("braid can start"), "{lines:#?}");
     Ok(())
@@ -271,7 +248,7 @@ fn a_box_that_runs_is_checked() -> Result<()> {
 
 #[test]
 fn many_mistakes_at_once() -> Result<()> {
-    let bad = Checked::new()?;
+    let bad = Spoilt::new(PATHS)?;
     let node = &bad.topology.ingress;
     let port = node.run(|| std::net::TcpListener::bind("[::]:4770"))??;
     let key = bad.files.path().join("key");
@@ -299,7 +276,7 @@ fn many_mistakes_at_once() -> Result<()> {
 /// They may come later, so a box starts without them.
 #[test]
 fn paths_that_do_not_carry_now() -> Result<()> {
-    let bad = Checked::new()?;
+    let bad = Spoilt::new(PATHS)?;
     let node = &bad.topology.ingress;
     bad.spoil("wan1\"", "wan9\"")?;
     bad.spoil("wan2\"", "wan2\"\n[[path]]\ninterface = \"lan0\"")?;
@@ -320,12 +297,12 @@ fn paths_that_do_not_carry_now() -> Result<()> {
 
 #[test]
 fn a_port_in_use_and_the_boxs_own_key() -> Result<()> {
-    let bad = Checked::new()?;
+    let bad = Spoilt::new(PATHS)?;
     let _ports = bad.topology.ingress.run(|| {
         let tcp = std::net::TcpListener::bind("[::]:4770")?;
         std::net::UdpSocket::bind("[::]:4770").map(|udp| (tcp, udp))
     })??;
-    bad.spoil("/key\"", "/other\"")?;
+    bad.spoil("/key\"", "/peer\"")?;
     let (_, lines) = bad.check()?;
     named(&lines, "error: ", &["node.listen: cannot listen", "[::]:4770", "in use"])?;
     named(&lines, "error: ", &["node.listen", "UDP", "[::]:4770", "in use"])?;
@@ -334,8 +311,8 @@ fn a_port_in_use_and_the_boxs_own_key() -> Result<()> {
 
 #[test]
 fn no_permission_and_no_nft() -> Result<()> {
-    let bad = Checked::new()?;
-    let file = bad.files.path().join("box.toml");
+    let bad = Spoilt::new(PATHS)?;
+    let file = bad.config();
     let run = |before: &str| -> Result<(Option<i32>, Vec<String>)> {
         let line = format!("{before} {BRAID} check -c {}", file.display());
         let mut command = Command::new("sh");
@@ -386,7 +363,7 @@ fn src_valid_mark_keeps_flows_from_the_box() -> Result<()> {
 /// Why `check` warns of it: who knocks at the second uplink is dropped, until rp_filter is loose there.
 #[test]
 fn a_strict_uplink_is_answered_by_another() -> Result<()> {
-    let Checked { topology, files } = Checked::new()?;
+    let Spoilt { topology, files } = Spoilt::new(PATHS)?;
     let (ingress, egress) = (&topology.ingress, &topology.egress);
     shell(
         egress,

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unused_imports, reason = "each test program uses its own part")]
 
+pub(crate) mod carry;
 pub(crate) mod relay;
+pub(crate) mod spoilt;
 pub(crate) mod talk;
 
 use std::path::Path;
@@ -68,13 +70,6 @@ pub(crate) fn shell(node: &Netns, line: &str) -> Result<String> {
     let words = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}: {words}", output.status);
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Makes one thing in a file wrong.
-pub(crate) fn spoil(file: &Path, right: &str, wrong: &str) -> Result<()> {
-    let text = std::fs::read_to_string(file)?;
-    ensure!(text.contains(right), "{right}");
-    Ok(std::fs::write(file, text.replacen(right, wrong, 1))?)
 }
 
 /// Waits until something is so; the time is a bound for a broken program, not a measure.
